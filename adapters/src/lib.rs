@@ -1,0 +1,1 @@
+//! The institutions: the adapter runtime and one folder for each institution.

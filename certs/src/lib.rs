@@ -1,0 +1,1 @@
+//! Who is who: authority, certificates, revocation, TLS set-up and reload.

@@ -1,0 +1,1 @@
+//! The hub: identify, permit, accept, deliver, settle, prove.

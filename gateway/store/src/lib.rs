@@ -1,0 +1,1 @@
+//! Journal and outbox: what was accepted, and what waits for whom.

@@ -1,0 +1,1 @@
+//! What we promise: harness, end-to-end promises, faults, security.
