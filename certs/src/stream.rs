@@ -1,0 +1,171 @@
+//! A peer's stream: TLS over TCP, with a deadline for its first bytes and an end that others can bring about.
+//!
+//! Knows the peer and when to stop. Never knows what is read or written. Invariants: after the cut every read and write fails; until
+//! the HTTP/2 preface has come, a silent peer is dropped at the deadline.
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Sleep,
+};
+use tokio_rustls::TlsStream;
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
+use tonic::transport::server::Connected;
+
+use crate::{identity::Peer, limits::PREFACE_LEN, refusal::Refusal, registry::Slot};
+
+/// What a stream holds for as long as it lives.
+pub(crate) enum Keep {
+    /// Its place at the listener.
+    Slot(Slot),
+    /// The watch over it at the dialling side, which ends with it.
+    Watch(#[expect(dead_code, reason = "held for its drop")] DropGuard),
+}
+
+/// An open connection to a peer whose certificate was verified.
+pub struct PeerStream {
+    io: TlsStream<TcpStream>,
+    peer: Arc<Peer>,
+    cut: CancellationToken,
+    until_cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    first: Option<First>,
+    keep: Keep,
+}
+
+/// The wait for the preface.
+struct First {
+    missing: usize,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl PeerStream {
+    pub(crate) fn new(
+        io: TlsStream<TcpStream>,
+        peer: Arc<Peer>,
+        cut: CancellationToken,
+        first_bytes: Option<Duration>,
+        keep: Keep,
+    ) -> Self {
+        let first =
+            first_bytes.map(|within| First { missing: PREFACE_LEN, deadline: Box::pin(tokio::time::sleep(within)) });
+        Self { io, peer, until_cut: Box::pin(cut.clone().cancelled_owned()), cut, first, keep }
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+
+    /// The cipher suite and the key exchange that were agreed on, for logs.
+    #[must_use]
+    pub fn agreed(&self) -> String {
+        let (_, tls) = self.io.get_ref();
+        let group = tls.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name()));
+        let suite = tls.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
+        format!("{} {}", group.unwrap_or_default(), suite.unwrap_or_default())
+    }
+
+    /// Counts what came of the preface.
+    fn came(&mut self, bytes: usize) {
+        if let Some(first) = &mut self.first {
+            first.missing = first.missing.saturating_sub(bytes);
+            // Nothing is the end of the stream, which hyper deals with.
+            if first.missing == 0 || bytes == 0 {
+                self.first = None;
+            }
+        }
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(first) = &mut self.first else { return Poll::Pending };
+        std::task::ready!(first.deadline.as_mut().poll(cx));
+        self.first = None;
+        if let Keep::Slot(slot) = &self.keep {
+            slot.refused(Refusal::NoFirstBytes, "no HTTP/2 preface after the handshake");
+        }
+        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "no HTTP/2 preface in time"))
+    }
+}
+
+fn aborted() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the peer's certificate no longer counts")
+}
+
+impl Connected for PeerStream {
+    type ConnectInfo = Arc<Peer>;
+
+    fn connect_info(&self) -> Arc<Peer> {
+        Arc::clone(&self.peer)
+    }
+}
+
+impl AsyncRead for PeerStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.cut.is_cancelled() {
+            return Poll::Ready(Err(aborted()));
+        }
+        let before = buf.filled().len();
+        match Pin::new(&mut this.io).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => {
+                this.came(buf.filled().len() - before);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                if this.until_cut.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(aborted()));
+                }
+                this.poll_deadline(cx).map(Err)
+            }
+        }
+    }
+}
+
+impl AsyncWrite for PeerStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.cut.is_cancelled() {
+            return Poll::Ready(Err(aborted()));
+        }
+        Pin::new(&mut this.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.cut.is_cancelled() {
+            return Poll::Ready(Err(aborted()));
+        }
+        Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+impl fmt::Debug for PeerStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerStream").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
