@@ -1,0 +1,160 @@
+//! The writing side of the journal: one group, one write, one `fdatasync`.
+//!
+//! Knows: where the journal ends, when to begin a segment, the mark. Never knows: what the facts mean, or who waits for them.
+//! Invariants: a segment is there under its name only with a durable header; the mark is written after the sync that it speaks
+//! of; after a failed write or sync nothing is written any more (the caller sees to it).
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use tramite_proto::pb::journal::v1::Fact;
+
+use super::{
+    Journal, Segment,
+    format::{GROUP_BYTES_MAX, Mark, Place, SEGMENT_HEADER_BYTES, SegmentHeader, encode_group},
+};
+use crate::{
+    disk::{Access, Disk, DiskFile},
+    error::Poisoned,
+};
+
+/// Appends groups. One in a process.
+#[derive(Debug)]
+pub(crate) struct JournalWriter {
+    pub(super) journal: Arc<Journal>,
+    pub(super) segment: Arc<Segment>,
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) mark: Arc<dyn DiskFile>,
+    pub(super) offset: u64,
+    pub(super) next_sequence: u64,
+    pub(super) next_group: u64,
+    pub(super) segment_bytes: u32,
+    pub(super) buffer: Vec<u8>,
+}
+
+/// Why a group was not written.
+#[derive(Debug)]
+pub(crate) enum AppendError {
+    /// There is no room for another segment. Nothing was written; a later try may succeed.
+    Full,
+    /// The group is larger than any may be. Nothing was written.
+    TooLarge,
+    /// What is on the disk is unknown.
+    Poisoned(Poisoned),
+}
+
+fn poisoned(what: impl Into<String>, source: io::Error) -> AppendError {
+    AppendError::Poisoned(Poisoned { what: what.into(), source: Arc::new(source) })
+}
+
+impl JournalWriter {
+    /// The sequence that the next fact gets.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// Appends one group and syncs it. Returns where the contents stand, for each fact.
+    pub(crate) fn append<'a>(
+        &mut self,
+        facts: impl Iterator<Item = &'a Fact> + Clone,
+        contents: impl Iterator<Item = &'a Bytes> + Clone,
+        content_crcs: impl Iterator<Item = u32>,
+    ) -> Result<Vec<Option<Place>>, AppendError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let encoded =
+            encode_group(self.segment.seed, self.next_sequence, self.next_group, facts, contents.clone(), &mut buffer);
+        let header = encoded.map_err(|_| AppendError::TooLarge)?;
+        if header.length() > GROUP_BYTES_MAX {
+            return Err(AppendError::TooLarge);
+        }
+        if self.offset.saturating_add(header.length()) > self.segment.size {
+            self.roll(header.length())?;
+        }
+        let path = self.segment.path.display();
+        fail::fail_point!("journal.before_write");
+        self.file.write_at(&buffer, self.offset).map_err(|e| poisoned(format!("write {path}"), e))?;
+        fail::fail_point!("journal.after_write");
+        self.file.sync_data().map_err(|e| poisoned(format!("sync {path}"), e))?;
+        fail::fail_point!("journal.after_sync");
+        self.segment.note(header.first_sequence, self.offset);
+        let places = self.places(header.contents_at(), contents, content_crcs);
+        self.offset = self.offset.saturating_add(header.length());
+        self.next_sequence = header.next_sequence();
+        self.next_group += 1;
+        let mark = Mark { group: header.number, end: self.offset, segment: self.segment.first };
+        self.mark.write_at(&mark.encode(), 0).map_err(|e| poisoned("write the mark", e))?;
+        self.journal.set_durable(self.next_sequence - 1);
+        self.buffer = buffer;
+        Ok(places)
+    }
+
+    fn places<'a>(
+        &self,
+        contents_at: u64,
+        contents: impl Iterator<Item = &'a Bytes>,
+        crcs: impl Iterator<Item = u32>,
+    ) -> Vec<Option<Place>> {
+        let mut offset = self.offset.saturating_add(contents_at);
+        let place = |(content, crc): (&Bytes, u32)| {
+            let length = u32::try_from(content.len()).unwrap_or(u32::MAX);
+            let place = Place { segment: self.segment.first, offset, length, crc };
+            offset = offset.saturating_add(u64::from(length));
+            (length > 0).then_some(place)
+        };
+        contents.zip(crcs).map(place).collect()
+    }
+
+    /// Begins a segment that has room for `group` bytes, also when that is more than a segment usually holds.
+    fn roll(&mut self, group: u64) -> Result<(), AppendError> {
+        let least = u32::try_from(SEGMENT_HEADER_BYTES as u64 + group).map_err(|_| AppendError::TooLarge)?;
+        let size = self.segment_bytes.max(least);
+        let (segment, file) = create_segment(&self.journal, self.next_sequence, size).map_err(|e| match e.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AppendError::Full,
+            _ => poisoned("begin a segment", e),
+        })?;
+        self.segment = segment;
+        self.file = file;
+        self.offset = SEGMENT_HEADER_BYTES as u64;
+        Ok(())
+    }
+
+    /// Makes the mark durable, for a clean stop.
+    pub(crate) fn sync_mark(&self) -> io::Result<()> {
+        self.mark.sync_data()
+    }
+}
+
+/// Makes a segment: reserved, header durable, and only then under its name.
+pub(super) fn create_segment(
+    journal: &Journal,
+    first: u64,
+    size: u32,
+) -> io::Result<(Arc<Segment>, Arc<dyn DiskFile>)> {
+    let segment = Arc::new(Segment::new(&journal.folder, &journal.store_id, first, u64::from(size)));
+    let beside: PathBuf = segment.path.with_extension("tmp");
+    segment.set_indexed();
+    let made = fill(journal, &beside, first, size);
+    if made.is_err() && journal.disk.info(&beside)?.is_some() {
+        // On a full disk the reservation that failed must not keep what it got.
+        journal.disk.remove(&beside)?;
+    }
+    let file = made?;
+    journal.disk.rename(&beside, &segment.path)?;
+    journal.disk.sync_dir(&journal.folder)?;
+    journal.add_segment(Arc::clone(&segment));
+    Ok((segment, file))
+}
+
+fn fill(journal: &Journal, path: &std::path::Path, first: u64, size: u32) -> io::Result<Arc<dyn DiskFile>> {
+    let file = journal.disk.open(path, Access::Create)?;
+    file.allocate(u64::from(size))?;
+    let header = SegmentHeader { size, store_id: journal.store_id, first_sequence: first };
+    file.write_at(&header.encode(), 0)?;
+    file.sync_data()?;
+    Ok(file)
+}
+
+/// Writes the first mark durably, before the first segment.
+pub(super) fn create_mark(disk: &dyn Disk, path: &std::path::Path) -> io::Result<()> {
+    crate::disk::write_small(disk, path, &Mark { group: 0, end: 0, segment: 1 }.encode())
+}

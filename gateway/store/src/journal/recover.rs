@@ -1,0 +1,403 @@
+//! Opening a journal: reads what is there, cuts a torn tail, refuses damage.
+//!
+//! Knows: the rules of FORMATS.md §6. Never knows: rows; whoever rebuilds them is handed each group in order.
+//! Invariants: a group up to the mark is never cut; what is cut was never acknowledged, because one group is written at a time and
+//! acknowledged only after its sync, so that nothing valid can stand behind it; what is served was synced.
+//!
+//! What a crash leaves, by the step at which it came:
+//! | step | left behind | repaired by |
+//! |---|---|---|
+//! | making a segment | `.tmp` file | removed |
+//! | writing a group | part of it, in any order of sectors | cut: zeros again |
+//! | before its sync (process killed) | all of it | kept, synced now; a repeat gets the original answer |
+//! | before the mark | a mark that lags | kept |
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    Found, Group, Journal, JournalWriter, Segment,
+    append::{create_mark, create_segment},
+    format::{ALIGNMENT, GROUP_HEADER_BYTES, GroupHeader, Mark, SEGMENT_HEADER_BYTES, SegmentHeader},
+    read_content,
+};
+use crate::{
+    disk::{Access, Disk, DiskFile, read_small},
+    error::{Damage, OpenError, ReadError},
+    options::Cut,
+};
+
+/// What is read at once where the end of a journal is searched.
+const SEARCH_BYTES: usize = 64 * 1024;
+/// Compared with, which is faster than looking at each byte.
+static ZEROS: [u8; SEARCH_BYTES] = [0; SEARCH_BYTES];
+
+/// Takes each group in order, and whether the mark says that it was synced.
+pub(crate) type Visitor<'a> = dyn FnMut(&Journal, &Group, bool) -> Result<(), OpenError> + 'a;
+
+/// A content beyond the mark that does not check. Damage, unless its message turns out to be final: then it was erased.
+#[derive(Debug)]
+pub(crate) struct Suspect {
+    pub(crate) sequence: u64,
+    pub(crate) damage: Damage,
+}
+
+/// An open journal.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) writer: JournalWriter,
+    pub(crate) created: bool,
+    pub(crate) cut: Option<Cut>,
+    pub(crate) suspects: Vec<Suspect>,
+}
+
+/// Where the walk through the segments stands.
+struct Walk<'a> {
+    journal: &'a Journal,
+    mark: Mark,
+    next_sequence: u64,
+    next_group: u64,
+    suspects: Vec<Suspect>,
+}
+
+/// Where a segment's groups end.
+struct End {
+    offset: u64,
+    torn: Option<&'static str>,
+}
+
+pub(crate) fn io_failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    move |source| OpenError::Io { action, path: path.to_owned(), source }
+}
+
+pub(crate) fn read_failed(e: ReadError) -> OpenError {
+    match e {
+        ReadError::Damaged(damage) => OpenError::Damaged(damage),
+        ReadError::Io { file, what } => OpenError::Io { action: "read", path: file, source: io::Error::other(what) },
+        other => OpenError::Outbox(crate::error::MapError(other.to_string())),
+    }
+}
+
+/// What a walk through the segments found. Nothing was changed yet.
+struct Walked {
+    last: Arc<Segment>,
+    file: Arc<dyn DiskFile>,
+    end: End,
+    next_sequence: u64,
+    next_group: u64,
+    suspects: Vec<Suspect>,
+}
+
+/// Opens the journal in `folder`. With a visitor every segment is read and checked; without, only the last one, which is enough
+/// after a clean stop.
+pub(crate) fn open(
+    disk: &Arc<dyn Disk>,
+    folder: &Path,
+    store_id: [u8; 16],
+    segment_bytes: u32,
+    visitor: Option<&mut Visitor<'_>>,
+) -> Result<Opened, OpenError> {
+    let journal = Arc::new(Journal::new(Arc::clone(disk), folder.to_owned(), store_id));
+    disk.create_dir(folder).map_err(io_failed("make", folder))?;
+    for name in disk.list(folder).map_err(io_failed("list", folder))? {
+        if name.ends_with(".tmp") {
+            let path = folder.join(&name);
+            disk.remove(&path).map_err(io_failed("remove", &path))?;
+        }
+    }
+    let mark_path = folder.join(MARK_NAME);
+    let found = find(&journal)?;
+    let created = found.is_none();
+    let mark = match found {
+        Some(mark) => mark,
+        None => {
+            create_mark(disk.as_ref(), &mark_path).map_err(io_failed("write", &mark_path))?;
+            create_segment(&journal, 1, segment_bytes).map_err(io_failed("begin a segment in", folder))?;
+            Mark { segment: 1, ..Mark::default() }
+        }
+    };
+    let walked = walk(&journal, mark, visitor)?;
+    let cut = settle(&walked.last, walked.file.as_ref(), &walked.end)?;
+    let offset = walked.end.offset;
+    let mark_file = disk.open(&mark_path, Access::Write).map_err(io_failed("open", &mark_path))?;
+    let mark = Mark { group: walked.next_group - 1, end: offset, segment: walked.last.first };
+    let written = mark_file.write_at(&mark.encode(), 0).and_then(|()| mark_file.sync_data());
+    written.map_err(io_failed("write", &mark_path))?;
+    journal.set_durable(walked.next_sequence - 1);
+    let writer = JournalWriter {
+        journal: Arc::clone(&journal),
+        segment: walked.last,
+        file: walked.file,
+        mark: mark_file,
+        offset,
+        next_sequence: walked.next_sequence,
+        next_group: walked.next_group,
+        segment_bytes,
+        buffer: Vec::new(),
+    };
+    Ok(Opened { journal, writer, created, cut, suspects: walked.suspects })
+}
+
+/// Reads and checks a whole journal and changes nothing. Contents beyond the mark that do not check are returned.
+pub(crate) fn inspect(journal: &Journal, visitor: &mut Visitor<'_>) -> Result<Vec<Suspect>, OpenError> {
+    match find(journal)? {
+        Some(mark) => Ok(walk(journal, mark, Some(visitor))?.suspects),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn walk(journal: &Journal, mark: Mark, mut visitor: Option<&mut Visitor<'_>>) -> Result<Walked, OpenError> {
+    let segments = journal.segments();
+    let from = if visitor.is_some() { 0 } else { segments.len().saturating_sub(1) };
+    let first = segments.get(from).map_or(1, |segment| segment.first);
+    // Without the whole walk the mark, which a clean stop leaves exact, says which group comes next in an empty last segment.
+    let next_group = if from == 0 { 1 } else { mark.group + 1 };
+    let mut walk = Walk { journal, mark, next_sequence: first, next_group, suspects: Vec::new() };
+    let mut last = None;
+    for (i, segment) in segments.iter().enumerate().skip(from) {
+        let is_last = i + 1 == segments.len();
+        let access = if is_last { Access::Write } else { Access::Read };
+        let file = journal.open_segment(segment, access).map_err(read_failed)?;
+        let end = walk.segment(segment, file.as_ref(), is_last, from > 0, &mut visitor)?;
+        last = Some((Arc::clone(segment), file, end));
+    }
+    let Walk { next_sequence, next_group, suspects, .. } = walk;
+    let missing = || Damage { file: journal.folder.clone(), offset: 0, what: "there is no segment".into() };
+    let (last, file, end) = last.ok_or_else(missing)?;
+    if mark.covers(last.first, end.offset) {
+        let what = format!("acknowledged up to group {}, but the journal ends before its end", mark.group);
+        return Err(last.damage(end.offset, &what).into());
+    }
+    Ok(Walked { last, file, end, next_sequence, next_group, suspects })
+}
+
+/// The name of the mark.
+const MARK_NAME: &str = "synced";
+
+/// Finds the segments and the mark; none: the journal has not begun.
+fn find(journal: &Journal) -> Result<Option<Mark>, OpenError> {
+    let (disk, folder) = (journal.disk.as_ref(), journal.folder.as_path());
+    let mut firsts = Vec::new();
+    for name in disk.list(folder).map_err(io_failed("list", folder))? {
+        let path = folder.join(&name);
+        if let Some(first) = name.strip_suffix(".seg") {
+            let bad = || Damage { file: path.clone(), offset: 0, what: "not the name of a segment".into() };
+            firsts.push(u64::from_str_radix(first, 16).map_err(|_| bad())?);
+        }
+    }
+    let mark_path = folder.join(MARK_NAME);
+    let mark = read_small(disk, &mark_path).map_err(io_failed("read", &mark_path))?;
+    let bad_mark = |what: &str| Damage { file: mark_path.clone(), offset: 0, what: what.to_owned() };
+    let mark = mark.map(|bytes| Mark::decode(&bytes).map_err(bad_mark)).transpose()?;
+    if firsts.is_empty() && mark.is_none_or(|mark| mark.group == 0) {
+        return Ok(None);
+    }
+    let mark = mark.ok_or_else(|| bad_mark("the mark is missing"))?;
+    if firsts.first() != Some(&1) {
+        let path = super::segment_path(folder, 1);
+        return Err(Damage { file: path, offset: 0, what: "the first segment is missing".into() }.into());
+    }
+    for first in firsts {
+        journal.add_segment(Arc::new(check_header(journal, first)?));
+    }
+    Ok(Some(mark))
+}
+
+fn check_header(journal: &Journal, first: u64) -> Result<Segment, OpenError> {
+    let path: PathBuf = super::segment_path(&journal.folder, first);
+    let file = journal.disk.open(&path, Access::Read).map_err(io_failed("open", &path))?;
+    let mut bytes = [0; SEGMENT_HEADER_BYTES];
+    file.read_at(&mut bytes, 0).map_err(io_failed("read", &path))?;
+    let damage = |what: &str| Damage { file: path.clone(), offset: 0, what: what.to_owned() };
+    let header = SegmentHeader::decode(&bytes).map_err(damage)?;
+    if header.store_id != journal.store_id {
+        return Err(damage("the segment belongs to another store").into());
+    }
+    if header.first_sequence != first {
+        return Err(damage("the segment's name is not its first sequence").into());
+    }
+    Ok(Segment::new(&journal.folder, &journal.store_id, first, u64::from(header.size)))
+}
+
+impl Walk<'_> {
+    /// Goes through one segment. `joins` says that the group number before it is not known from a walk.
+    fn segment(
+        &mut self,
+        segment: &Segment,
+        file: &dyn DiskFile,
+        is_last: bool,
+        joins: bool,
+        visitor: &mut Option<&mut Visitor<'_>>,
+    ) -> Result<End, OpenError> {
+        if segment.first != self.next_sequence {
+            let what = format!("sequences {} to {} are missing before it", self.next_sequence, segment.first - 1);
+            return Err(segment.damage(0, &what).into());
+        }
+        let mut offset = SEGMENT_HEADER_BYTES as u64;
+        let mut first = joins;
+        let torn = loop {
+            match segment.read(file, offset).map_err(io_failed("read", &segment.path))? {
+                Found::Group(group) => {
+                    if first {
+                        self.next_group = group.header.number;
+                        first = false;
+                    }
+                    if let Some(what) = self.group(segment, file, &group, is_last)? {
+                        break Some(what);
+                    }
+                    // A later fact of the walk may ask for this one.
+                    self.journal.set_durable(self.next_sequence - 1);
+                    if let Some(visit) = visitor {
+                        visit(self.journal, &group, group.header.number <= self.mark.group)?;
+                    }
+                    offset = offset.saturating_add(group.header.length());
+                }
+                Found::Nothing if !is_last || is_zero(segment, file, offset)? => break None,
+                Found::Nothing => break Some("bytes stand where the journal ends"),
+                Found::Bad(what) => break Some(what),
+            }
+        };
+        if let Some(what) = torn {
+            self.judge_tail(segment, file, is_last, offset, what)?;
+        }
+        segment.set_indexed();
+        Ok(End { offset, torn })
+    }
+
+    /// Judges a group that checks: its place in the order, and beyond the mark its contents too. Says what is torn.
+    fn group(
+        &mut self,
+        segment: &Segment,
+        file: &dyn DiskFile,
+        group: &Group,
+        is_last: bool,
+    ) -> Result<Option<&'static str>, OpenError> {
+        let header = &group.header;
+        if header.first_sequence != self.next_sequence || header.number != self.next_group {
+            let what = format!(
+                "group {} with sequence {} stands where group {} with sequence {} must",
+                header.number, header.first_sequence, self.next_group, self.next_sequence
+            );
+            return Err(segment.damage(group.offset, &what).into());
+        }
+        if header.number > self.mark.group {
+            let suspects = suspects(segment, file, group)?;
+            let end = group.offset.saturating_add(header.length());
+            // Whatever follows, it was begun only after this group was synced.
+            let followed = !matches!(segment.header(file, end), Ok(Err(Found::Nothing)));
+            if !suspects.is_empty() && is_last && !followed {
+                return Ok(Some("the checksum of a content is wrong"));
+            }
+            self.suspects.extend(suspects);
+        }
+        segment.note(header.first_sequence, group.offset);
+        self.next_sequence = header.next_sequence();
+        self.next_group += 1;
+        Ok(None)
+    }
+
+    /// Decides whether what does not check is a torn tail; anything else is damage.
+    fn judge_tail(
+        &self,
+        segment: &Segment,
+        file: &dyn DiskFile,
+        is_last: bool,
+        offset: u64,
+        what: &str,
+    ) -> Result<(), OpenError> {
+        // The end of the walk would refuse it too, but only here it is known what is wrong.
+        if self.mark.covers(segment.first, offset) || !is_last {
+            return Err(segment.damage(offset, what).into());
+        }
+        match later_group(segment, file, offset)? {
+            Some(later) => Err(segment.damage(offset, &format!("{what}, and a group follows at {later}")).into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The contents of a group that do not check.
+fn suspects(segment: &Segment, file: &dyn DiskFile, group: &Group) -> Result<Vec<Suspect>, OpenError> {
+    let mut found = Vec::new();
+    for ((_, place), sequence) in group.facts.iter().zip(group.header.first_sequence..) {
+        let Some(place) = place else { continue };
+        match read_content(segment, file, sequence, *place) {
+            Ok(_) => {}
+            Err(ReadError::Damaged(damage)) => found.push(Suspect { sequence, damage }),
+            Err(ReadError::Erased(_)) => {
+                let damage = segment.damage(place.offset, "a content that is still needed is zeros");
+                found.push(Suspect { sequence, damage });
+            }
+            Err(other) => return Err(read_failed(other)),
+        }
+    }
+    Ok(found)
+}
+
+/// Where a whole group stands behind the bad bytes at `offset`, if one does.
+///
+/// Behind a sound header only what follows its group counts. With the header torn, contents are searched too: one made outside to
+/// look like a group does not check, as checksums begin with the store id.
+fn later_group(segment: &Segment, file: &dyn DiskFile, offset: u64) -> Result<Option<u64>, OpenError> {
+    let failed = |e| io_failed("read", &segment.path)(e);
+    let mut at = match segment.header(file, offset).map_err(failed)? {
+        Ok(header) => offset.saturating_add(header.length()),
+        Err(_) => offset.saturating_add(ALIGNMENT as u64),
+    };
+    let mut piece = vec![0; SEARCH_BYTES + GROUP_HEADER_BYTES];
+    let end = file.length().map_err(io_failed("measure", &segment.path))?.min(segment.size);
+    while at < end {
+        file.read_at(&mut piece, at).map_err(io_failed("read", &segment.path))?;
+        for (i, header) in piece.windows(GROUP_HEADER_BYTES).enumerate().step_by(ALIGNMENT) {
+            let here = at.saturating_add(i as u64);
+            if GroupHeader::decode(header, segment.seed).is_ok()
+                && matches!(segment.read(file, here).map_err(io_failed("read", &segment.path))?, Found::Group(_))
+            {
+                return Ok(Some(here));
+            }
+        }
+        at = at.saturating_add(SEARCH_BYTES as u64);
+    }
+    Ok(None)
+}
+
+/// Where the last byte that is not zero stands behind `offset`.
+fn last_byte(segment: &Segment, file: &dyn DiskFile, offset: u64) -> Result<Option<u64>, OpenError> {
+    let mut piece = vec![0; SEARCH_BYTES];
+    let mut last = None;
+    let mut at = offset;
+    let end = file.length().map_err(io_failed("measure", &segment.path))?;
+    while at < end {
+        file.read_at(&mut piece, at).map_err(io_failed("read", &segment.path))?;
+        if piece != ZEROS {
+            let i = piece.iter().rposition(|byte| *byte != 0);
+            last = i.map(|i| at.saturating_add(i as u64));
+        }
+        at = at.saturating_add(SEARCH_BYTES as u64);
+    }
+    Ok(last)
+}
+
+fn is_zero(segment: &Segment, file: &dyn DiskFile, offset: u64) -> Result<bool, OpenError> {
+    Ok(last_byte(segment, file, offset)?.is_none())
+}
+
+/// Zeros a torn tail and makes durable what a killed process had written but not synced.
+fn settle(segment: &Segment, file: &dyn DiskFile, end: &End) -> Result<Option<Cut>, OpenError> {
+    let mut cut = None;
+    if end.torn.is_some() {
+        let last = last_byte(segment, file, end.offset)?.unwrap_or(end.offset);
+        let bytes = last.saturating_add(1).saturating_sub(end.offset);
+        file.punch(end.offset, bytes).map_err(io_failed("cut", &segment.path))?;
+        cut = Some(Cut { file: segment.path.clone(), offset: end.offset, bytes });
+    }
+    if file.length().map_err(io_failed("measure", &segment.path))? < segment.size {
+        file.allocate(segment.size).map_err(io_failed("reserve", &segment.path))?;
+    }
+    file.sync_data().map_err(io_failed("sync", &segment.path))?;
+    Ok(cut)
+}

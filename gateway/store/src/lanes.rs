@@ -1,0 +1,277 @@
+//! Leases and wake-ups of each queue, in memory.
+//!
+//! Knows: what is handed out since when, what was set aside as damaged, from where to look for more. Never knows: rows; it is told
+//! what became ready and what is gone. Invariants: nothing is leased twice at once; everything before `fresh_from` that never
+//! failed is leased or gone, so that looking for work never walks over what is handed out.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::Notify;
+
+use crate::project::Effects;
+
+/// All queues.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    lanes: Mutex<HashMap<String, Arc<Lane>>>,
+    /// The last sequence when the store was opened.
+    opened_at: u64,
+    set_aside: AtomicU64,
+}
+
+/// One queue.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    state: Mutex<State>,
+    notify: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Sequence, and since when.
+    leased: HashMap<u64, i64>,
+    aside: HashSet<u64>,
+    fresh_from: u64,
+    /// The highest sequence that became ready.
+    ready_max: u64,
+    /// Rises whenever something before what is known becomes ready again.
+    lowered: u64,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Lanes {
+    /// For a journal that ends with this sequence.
+    pub(crate) fn new(opened_at: u64) -> Self {
+        Self { lanes: Mutex::default(), opened_at, set_aside: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn lane(&self, queue: &str) -> Arc<Lane> {
+        let mut lanes = locked(&self.lanes);
+        if let Some(lane) = lanes.get(queue) {
+            return Arc::clone(lane);
+        }
+        let state = State { ready_max: self.opened_at, ..State::default() };
+        let lane = Arc::new(Lane { state: Mutex::new(state), notify: Notify::new() });
+        lanes.insert(queue.to_owned(), Arc::clone(&lane));
+        lane
+    }
+
+    /// Takes note of what a durable group brought about, and wakes who waits for it.
+    pub(crate) fn publish(&self, effects: &Effects) {
+        for (queue, sequence) in &effects.gone {
+            let lane = self.lane(queue);
+            let mut state = locked(&lane.state);
+            state.leased.remove(sequence);
+            state.aside.remove(sequence);
+        }
+        let mut woken: Vec<(&str, Arc<Lane>)> = Vec::new();
+        for (queue, due_ms, sequence) in &effects.ready {
+            let lane = match woken.iter().find(|(name, _)| name == queue) {
+                Some((_, lane)) => Arc::clone(lane),
+                None => {
+                    let lane = self.lane(queue);
+                    woken.push((queue, Arc::clone(&lane)));
+                    lane
+                }
+            };
+            if *due_ms == 0 {
+                lane.look_from(*sequence);
+            }
+        }
+        for (_, lane) in woken {
+            lane.notify.notify_waiters();
+        }
+    }
+
+    /// Everyone who waits for anything looks again.
+    pub(crate) fn wake_all(&self) {
+        for lane in locked(&self.lanes).values() {
+            lane.notify.notify_waiters();
+        }
+    }
+
+    /// How many were set aside as damaged since opening.
+    pub(crate) fn set_aside(&self) -> u64 {
+        self.set_aside.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_set_aside(&self) {
+        self.set_aside.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ends the leases taken before `before_ms`.
+    pub(crate) fn release_stale(&self, before_ms: i64) -> Vec<(String, u64)> {
+        let lanes: Vec<(String, Arc<Lane>)> =
+            locked(&self.lanes).iter().map(|(queue, lane)| (queue.clone(), Arc::clone(lane))).collect();
+        let mut released = Vec::new();
+        for (queue, lane) in lanes {
+            let stale: Vec<u64> = {
+                let state = locked(&lane.state);
+                state.leased.iter().filter(|(_, since)| **since < before_ms).map(|(sequence, _)| *sequence).collect()
+            };
+            lane.release(&stale);
+            released.extend(stale.into_iter().map(|sequence| (queue.clone(), sequence)));
+        }
+        released
+    }
+}
+
+/// From where to look for what never failed, and whether that was lowered since.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Start {
+    pub(crate) fresh_from: u64,
+    lowered: u64,
+}
+
+impl Lane {
+    pub(crate) fn notify(&self) -> &Notify {
+        &self.notify
+    }
+
+    pub(crate) fn leased(&self) -> u64 {
+        locked(&self.state).leased.len() as u64
+    }
+
+    pub(crate) fn is_leased(&self, sequence: u64) -> bool {
+        locked(&self.state).leased.contains_key(&sequence)
+    }
+
+    /// Whether it may not be handed out: it is already, or was set aside.
+    pub(crate) fn is_taken(&self, sequence: u64) -> bool {
+        let state = locked(&self.state);
+        state.leased.contains_key(&sequence) || state.aside.contains(&sequence)
+    }
+
+    pub(crate) fn start(&self) -> Start {
+        let state = locked(&self.state);
+        Start { fresh_from: state.fresh_from, lowered: state.lowered }
+    }
+
+    /// Notes that everything from `start` up to before `to` is handed out.
+    pub(crate) fn all_leased(&self, start: Start, to: u64) {
+        let mut state = locked(&self.state);
+        if state.lowered == start.lowered {
+            state.fresh_from = state.fresh_from.max(to);
+        }
+    }
+
+    fn look_from(&self, sequence: u64) {
+        let mut state = locked(&self.state);
+        // Out of order, it may stand where a look for work that is under way has already been.
+        if sequence < state.fresh_from || sequence <= state.ready_max {
+            state.fresh_from = state.fresh_from.min(sequence);
+            state.lowered += 1;
+        }
+        state.ready_max = state.ready_max.max(sequence);
+    }
+
+    /// Leases; false: somebody has it, or it was set aside.
+    pub(crate) fn lease(&self, sequence: u64, now_ms: i64) -> bool {
+        let mut state = locked(&self.state);
+        if state.aside.contains(&sequence) || state.leased.contains_key(&sequence) {
+            return false;
+        }
+        state.leased.insert(sequence, now_ms);
+        true
+    }
+
+    /// Sets a damaged one aside, so that the others go on.
+    pub(crate) fn set_aside(&self, sequence: u64) {
+        let mut state = locked(&self.state);
+        state.leased.remove(&sequence);
+        state.aside.insert(sequence);
+    }
+
+    /// Ends leases.
+    pub(crate) fn release(&self, sequences: &[u64]) {
+        let released = {
+            let mut state = locked(&self.state);
+            let mut lowest: Option<u64> = None;
+            for sequence in sequences {
+                if state.leased.remove(sequence).is_some() {
+                    lowest = Some(lowest.map_or(*sequence, |lowest| lowest.min(*sequence)));
+                }
+            }
+            if let Some(lowest) = lowest.filter(|lowest| *lowest < state.fresh_from) {
+                state.fresh_from = lowest;
+                state.lowered += 1;
+            }
+            lowest.is_some()
+        };
+        if released {
+            self.notify.notify_waiters();
+        }
+    }
+
+    /// Ends a lease that was only tried. Nobody is woken: nothing has changed.
+    pub(crate) fn release_quietly(&self, sequence: u64) {
+        let mut state = locked(&self.state);
+        state.leased.remove(&sequence);
+        state.fresh_from = state.fresh_from.min(sequence);
+        // Somebody else may have looked while it was held.
+        state.lowered += 1;
+    }
+
+    /// Ends all leases.
+    pub(crate) fn release_all(&self) {
+        let all: Vec<u64> = locked(&self.state).leased.keys().copied().collect();
+        self.release(&all);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(lanes: &Lanes, sequence: u64) {
+        lanes.publish(&Effects { ready: vec![("q".into(), 0, sequence)], ..Effects::default() });
+    }
+
+    #[test]
+    fn what_becomes_ready_behind_a_look_is_found_by_the_next() {
+        let lanes = Lanes::new(100);
+        let lane = lanes.lane("q");
+        let start = lane.start();
+        // The look has passed 50 already when its order lets it go ahead.
+        ready(&lanes, 50);
+        lane.all_leased(start, 101);
+        assert!(lane.start().fresh_from <= 50);
+    }
+
+    #[test]
+    fn what_was_only_tried_behind_a_look_is_found_by_the_next() {
+        let lanes = Lanes::new(0);
+        let lane = lanes.lane("q");
+        assert!(lane.lease(5, 0));
+        let start = lane.start();
+        assert!(lane.is_taken(5));
+        lane.release_quietly(5);
+        lane.all_leased(start, 6);
+        assert!(lane.start().fresh_from <= 5);
+    }
+
+    #[test]
+    fn what_comes_in_order_makes_nobody_look_again_at_what_is_handed_out() {
+        let lanes = Lanes::new(0);
+        let lane = lanes.lane("q");
+        for sequence in 1..=10 {
+            ready(&lanes, sequence);
+            let start = lane.start();
+            assert!(lane.lease(sequence, 0));
+            ready(&lanes, sequence + 10);
+            lane.all_leased(start, sequence + 1);
+            assert_eq!(lane.start().fresh_from, sequence + 1);
+        }
+        lane.release(&[4]);
+        assert_eq!(lane.start().fresh_from, 4);
+    }
+}

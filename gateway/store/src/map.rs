@@ -1,0 +1,40 @@
+//! The ordered map behind the outbox: the seam between rows and the engine that keeps them.
+//!
+//! Knows: point reads, ordered scans, batches that are applied wholly or not at all. Never knows: what a key means. Durability is
+//! not asked of it: what it loses or damages is rebuilt from the journal.
+
+use std::{fmt::Debug, path::Path, sync::Arc};
+
+use bytes::Bytes;
+
+mod btree;
+mod sled;
+
+pub use self::{btree::MemoryMaps, sled::SledMaps};
+use crate::error::MapError;
+
+/// A key and its value.
+pub type Pair = (Vec<u8>, Bytes);
+
+/// One change to a row: its new value, or none when it is removed.
+pub type RowChange = (Vec<u8>, Option<Bytes>);
+
+/// An ordered map of rows.
+pub trait OrderedMap: Send + Sync + Debug {
+    /// The value of a key.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MapError>;
+    /// Up to `limit` pairs with `from <= key < to`, in order.
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, MapError>;
+    /// Applies all changes or none.
+    fn apply(&self, changes: &mut dyn Iterator<Item = RowChange>) -> Result<(), MapError>;
+    /// Hands what was applied to the system; needed for a clean stop only.
+    fn flush(&self) -> Result<(), MapError>;
+}
+
+/// Opens and removes maps.
+pub trait Maps: Send + Sync + Debug {
+    /// Opens the map in `folder`, or makes an empty one.
+    fn open(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, MapError>;
+    /// Removes the map in `folder`, if there is one. It may still be open somewhere, as after a panic.
+    fn wipe(&self, folder: &Path) -> Result<(), MapError>;
+}

@@ -1,0 +1,77 @@
+//! Maps in memory, for simulation and tests: kept by folder as long as the [`MemoryMaps`] lives, so that a reopened store finds
+//! its rows again.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+};
+
+use bytes::Bytes;
+
+use super::{Maps, OrderedMap, Pair, RowChange};
+use crate::error::MapError;
+
+/// Maps in memory. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryMaps {
+    maps: Arc<Mutex<BTreeMap<PathBuf, Arc<MemoryMap>>>>,
+}
+
+#[derive(Debug, Default)]
+struct MemoryMap {
+    rows: RwLock<BTreeMap<Vec<u8>, Bytes>>,
+}
+
+impl MemoryMaps {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Arc<MemoryMap>>> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Maps for MemoryMaps {
+    fn open(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, MapError> {
+        Ok(Arc::<MemoryMap>::clone(self.locked().entry(folder.to_owned()).or_default()))
+    }
+
+    fn wipe(&self, folder: &Path) -> Result<(), MapError> {
+        self.locked().remove(folder);
+        Ok(())
+    }
+}
+
+impl OrderedMap for MemoryMap {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MapError> {
+        Ok(self.rows.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, MapError> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        let range = rows.range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(to)));
+        Ok(range.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn apply(&self, changes: &mut dyn Iterator<Item = RowChange>) -> Result<(), MapError> {
+        let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
+        for (key, value) in changes {
+            match value {
+                Some(value) => rows.insert(key, value),
+                None => rows.remove(&key),
+            };
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), MapError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,198 @@
+//! Opening a store: take the directory, recover the journal, trust or rebuild the outbox.
+//!
+//! Knows: the order. Never knows: the bytes of either. Invariants: nothing is served from an outbox that does not stand exactly where
+//! the journal ends; what a crash kept from being erased is erased now, and only facts that are surely durable cause it.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64},
+    },
+};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    error::{MapError, OpenError, ReadError},
+    home::{self, Home},
+    journal::{self, Group, Journal, Opened, Place, io_failed, read_failed},
+    lanes::Lanes,
+    map::OrderedMap,
+    options::{Options, Recovery, Seams},
+    outbox::{Outbox, Replay, rebuild},
+    parts::Parts,
+    project::queues_of,
+    recent::RecentFacts,
+    rows,
+    shared::Shared,
+    store::Store,
+    writer::{COMMANDS_MAX, Writer},
+};
+
+/// Contents are erased in batches, so that neighbours become one hole.
+const ERASED_AT_ONCE: usize = 16 * 1024;
+
+impl Options {
+    /// Opens the store, recovers it, and takes its directory for this process.
+    ///
+    /// # Errors
+    /// See [`OpenError`]: in use, not ours, damaged where it was acknowledged, or the disk.
+    pub fn open(self, seams: Seams) -> Result<(Store, Writer, Recovery), OpenError> {
+        self.check()?;
+        let home = home::take(seams.disk.as_ref(), &self.directory, Some(&self.role), seams.store_id)?;
+        open(self, seams, home)
+    }
+}
+
+/// Opens a directory that this process has.
+pub(crate) fn open(options: Options, seams: Seams, home: Home) -> Result<(Store, Writer, Recovery), OpenError> {
+    let disk = Arc::clone(&seams.disk);
+    for folder in [home.outbox(), home.parts()] {
+        disk.create_dir(&folder).map_err(io_failed("make", &folder))?;
+    }
+    let clean = home::clean_position(disk.as_ref(), &options.directory)?;
+    let (opened, base, rebuilt) = match clean {
+        Some(position) => open_clean(&options, &seams, &home, position)?,
+        None => {
+            let (opened, base) = open_unclean(&options, &seams, &home)?;
+            let why = (!opened.created).then(|| "the process did not stop cleanly".to_owned());
+            (opened, base, why)
+        }
+    };
+    home::remove_marker(disk.as_ref(), &options.directory)?;
+    let (journal, end) = (Arc::clone(&opened.journal), opened.writer.next_sequence());
+    let recovery =
+        Recovery { created: opened.created, cut: opened.cut, rebuilt, sequence: end - 1, last_ms: last_ms(&journal)? };
+    let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+    let parts = Arc::new(Parts::new(Arc::clone(&disk), Arc::clone(&seams.clock), home.parts()));
+    // A part that a killed process put in place is called there from now on, by whoever asks.
+    parts.sync_names().map_err(io_failed("sync", &home.parts()))?;
+    let shared = Arc::new(Shared {
+        disk,
+        clock: seams.clock,
+        outbox: Outbox::new(seams.maps, home.outbox(), Arc::clone(&journal), base, end),
+        journal,
+        recent: RecentFacts::new(options.recent_bytes),
+        lanes: Lanes::new(end - 1),
+        parts,
+        finals: Mutex::default(),
+        failure: watch::Sender::new(None),
+        closing: AtomicBool::new(false),
+        groups: AtomicU64::new(0),
+        facts: AtomicU64::new(0),
+        erased_bytes: AtomicU64::new(0),
+        lock: home.lock,
+        options,
+    });
+    home::sweep_parts(&shared, true);
+    report(&shared, &recovery);
+    let writer =
+        Writer { shared: Arc::clone(&shared), notary: seams.notary, journal: opened.writer, commands, held: None };
+    Ok((Store::new(shared, sender), writer, recovery))
+}
+
+fn report(shared: &Shared, recovery: &Recovery) {
+    let directory = shared.options.directory.display();
+    if let Some(cut) = &recovery.cut {
+        let (file, offset, bytes) = (cut.file.display(), cut.offset, cut.bytes);
+        tracing::warn!(%file, offset, bytes, "a torn tail that was never acknowledged was cut");
+    }
+    if let Some(why) = &recovery.rebuilt {
+        tracing::warn!(why, "the outbox was rebuilt from the journal");
+    }
+    tracing::info!(%directory, sequence = recovery.sequence, "the store is open");
+}
+
+fn last_ms(journal: &Journal) -> Result<i64, OpenError> {
+    match journal.durable() {
+        0 => Ok(0),
+        last => journal.fact(last).map(|(fact, _)| fact.at_ms).map_err(read_failed),
+    }
+}
+
+type Base = Arc<dyn OrderedMap>;
+
+/// After a clean stop the last segment and the outbox's position say it all; if they do not, the outbox is rebuilt.
+fn open_clean(
+    options: &Options,
+    seams: &Seams,
+    home: &Home,
+    position: u64,
+) -> Result<(Opened, Base, Option<String>), OpenError> {
+    let opened = journal::open(&seams.disk, &home.journal(), home.store_id, options.segment_bytes, None)?;
+    let end = opened.writer.next_sequence();
+    let why = match trusted(seams, &home.outbox(), position, end) {
+        Ok(base) => return Ok((opened, base, None)),
+        Err(MapError(why)) => why,
+    };
+    home::remove_marker(seams.disk.as_ref(), &options.directory)?;
+    let base = wiped(seams, &home.outbox())?;
+    rebuild(&opened.journal, base.as_ref(), end)?;
+    Ok((opened, base, Some(why)))
+}
+
+/// The outbox, if it stands where the marker and the journal say.
+fn trusted(seams: &Seams, folder: &Path, marker: u64, end: u64) -> Result<Base, MapError> {
+    let base = seams.maps.open(folder)?;
+    let reached = base.get(rows::POSITION)?.map_or(1, |position| rows::number_at_end(&position));
+    if marker == end && reached == end {
+        Ok(base)
+    } else {
+        Err(MapError(format!(
+            "the outbox stands before {reached}, its marker before {marker}, the journal before {end}"
+        )))
+    }
+}
+
+fn wiped(seams: &Seams, folder: &Path) -> Result<Base, OpenError> {
+    seams.maps.wipe(folder)?;
+    seams.disk.create_dir(folder).map_err(io_failed("make", folder))?;
+    Ok(seams.maps.open(folder)?)
+}
+
+/// Reads the whole journal, rebuilds the outbox from it, and erases what a crash kept from being erased.
+fn open_unclean(options: &Options, seams: &Seams, home: &Home) -> Result<(Opened, Base), OpenError> {
+    let base = wiped(seams, &home.outbox())?;
+    let mut replay = Replay::new(base.as_ref());
+    let mut contents = Contents::default();
+    let mut visit = |journal: &Journal, group: &Group, synced: bool| {
+        let effects = replay.group(journal, group).map_err(read_failed)?;
+        contents.group(journal, group, &effects.finals, synced).map_err(read_failed)
+    };
+    let opened = journal::open(&seams.disk, &home.journal(), home.store_id, options.segment_bytes, Some(&mut visit))?;
+    for suspect in &opened.suspects {
+        let (fact, _) = opened.journal.fact(suspect.sequence).map_err(read_failed)?;
+        for queue in queues_of(&fact) {
+            if replay.waits(queue, suspect.sequence)? {
+                return Err(suspect.damage.clone().into());
+            }
+        }
+    }
+    replay.finish()?;
+    contents.erase(&opened.journal).map_err(read_failed)?;
+    Ok((opened, base))
+}
+
+/// Contents met while the journal is read: those of messages that are not final, and those to erase.
+#[derive(Debug, Default)]
+struct Contents {
+    waiting: HashMap<u64, Place>,
+    over: Vec<Place>,
+}
+
+impl Contents {
+    fn group(&mut self, journal: &Journal, group: &Group, finals: &[u64], synced: bool) -> Result<(), ReadError> {
+        for ((_, place), sequence) in group.facts.iter().zip(group.header.first_sequence..) {
+            self.waiting.extend(place.map(|place| (sequence, place)));
+        }
+        self.over.extend(finals.iter().filter_map(|sequence| self.waiting.remove(sequence)));
+        // Beyond the mark a fact is durable only when opening has synced it.
+        if synced && self.over.len() >= ERASED_AT_ONCE { self.erase(journal) } else { Ok(()) }
+    }
+
+    fn erase(&mut self, journal: &Journal) -> Result<(), ReadError> {
+        journal.erase(std::mem::take(&mut self.over)).map(drop)
+    }
+}

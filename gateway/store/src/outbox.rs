@@ -1,0 +1,341 @@
+//! The outbox: rows as they hold now, in layers, healed from the journal when the map below fails.
+//!
+//! ```text
+//! draft      rows of the group being judged            (writer only)
+//! tail       durable, not applied                       merged after each sync
+//! flushing   being applied to the map, in one batch     until the batch is in
+//! base       the ordered map                            up to the position that its `p` row names
+//! ```
+//! Knows: the layers, which fact each has reached, how to replay the journal. Never knows: what rows mean.
+//! Invariants: every layer but the draft speaks only of durable facts; a row and the position that it belongs to are applied in one
+//! batch; a map that errs, panics or holds a damaged row is wiped and replayed to exactly the position that it had.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    error::{MapError, ReadError},
+    journal::{Group, Journal},
+    map::{Maps, OrderedMap, Pair},
+    overlay::{Over, Overlay, Rows},
+    project::{Draft, Effects, Facts},
+    rows,
+};
+
+/// Applied at the latest when so many rows wait: a batch of some ten milliseconds.
+const APPLY_ROWS: usize = 8 * 1024;
+/// Applied at the latest after this; until then a message may come and go without touching the map.
+const APPLY_EVERY: Duration = Duration::from_millis(200);
+/// The writer waits when so many rows wait, so that memory is bounded when the map is slower than the journal.
+const UNAPPLIED_ROWS_MAX: usize = 512 * 1024;
+
+struct Layers {
+    tail: Overlay,
+    /// The first sequence that the tail has not.
+    tail_end: u64,
+    flushing: Option<Arc<Overlay>>,
+    base: Arc<dyn OrderedMap>,
+    base_end: u64,
+    /// Rises each time the base is replayed.
+    generation: u64,
+}
+
+/// The rows, for all.
+pub(crate) struct Outbox {
+    maps: Arc<dyn Maps>,
+    folder: PathBuf,
+    journal: Arc<Journal>,
+    layers: RwLock<Layers>,
+    rebuilds: AtomicU64,
+    signal: Mutex<Signal>,
+    /// Something is to be applied, or the applier is to stop.
+    work: Condvar,
+    /// Something was applied.
+    applied: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Signal {
+    stop: bool,
+}
+
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outbox").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+impl Facts for Journal {
+    fn fact(&self, sequence: u64) -> Result<Arc<tramite_proto::pb::journal::v1::Fact>, ReadError> {
+        Self::fact(self, sequence).map(|(fact, _)| fact)
+    }
+}
+
+impl Rows for Layers {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MapError> {
+        let base = self.base.as_ref();
+        match &self.flushing {
+            None => Over { upper: &self.tail, below: &base }.get(key),
+            Some(flushing) => Over { upper: &self.tail, below: &Over { upper: flushing, below: &base } }.get(key),
+        }
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, MapError> {
+        let base = self.base.as_ref();
+        match &self.flushing {
+            None => Over { upper: &self.tail, below: &base }.scan(from, to, limit),
+            Some(flushing) => {
+                Over { upper: &self.tail, below: &Over { upper: flushing, below: &base } }.scan(from, to, limit)
+            }
+        }
+    }
+}
+
+impl Rows for Outbox {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MapError> {
+        self.healing(|layers| layers.get(key))
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, MapError> {
+        self.healing(|layers| layers.scan(from, to, limit))
+    }
+}
+
+impl Outbox {
+    /// Over a map that holds the rows of all facts before `end`.
+    pub(crate) fn new(
+        maps: Arc<dyn Maps>,
+        folder: PathBuf,
+        journal: Arc<Journal>,
+        base: Arc<dyn OrderedMap>,
+        end: u64,
+    ) -> Self {
+        let (tail, tail_end, flushing, base_end) = (Overlay::default(), end, None, end);
+        Self {
+            maps,
+            folder,
+            journal,
+            layers: RwLock::new(Layers { tail, tail_end, flushing, base, base_end, generation: 0 }),
+            rebuilds: AtomicU64::new(0),
+            signal: Mutex::default(),
+            work: Condvar::new(),
+            applied: Condvar::new(),
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Layers> {
+        self.layers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Layers> {
+        self.layers.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often the map was replayed since opening.
+    pub(crate) fn rebuilds(&self) -> u64 {
+        self.rebuilds.load(Ordering::Relaxed)
+    }
+
+    /// Rows that wait to be applied.
+    pub(crate) fn unapplied(&self) -> usize {
+        let layers = self.read();
+        layers.tail.len() + layers.flushing.as_ref().map_or(0, |flushing| flushing.len())
+    }
+
+    /// Reads; when the map fails, heals it and reads once more.
+    fn healing<T>(&self, read: impl Fn(&Layers) -> Result<T, MapError>) -> Result<T, MapError> {
+        let (error, generation) = {
+            let layers = self.read();
+            match read(&layers) {
+                Ok(value) => return Ok(value),
+                Err(error) => (error, layers.generation),
+            }
+        };
+        self.heal(&error, generation)?;
+        read(&self.read())
+    }
+
+    /// Wipes the map and replays the journal into a new one, unless somebody did since `generation`.
+    fn heal(&self, error: &MapError, generation: u64) -> Result<(), MapError> {
+        let mut layers = self.write();
+        if layers.generation != generation {
+            return Ok(());
+        }
+        tracing::error!(%error, "the outbox is rebuilt from the journal");
+        self.maps.wipe(&self.folder)?;
+        let base = self.maps.open(&self.folder)?;
+        rebuild(&self.journal, base.as_ref(), layers.base_end)?;
+        // What panicked is not asked to stop in order: it might never answer.
+        std::mem::forget(std::mem::replace(&mut layers.base, base));
+        layers.generation += 1;
+        self.rebuilds.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A row was found to say what its fact does not: the map is replayed.
+    pub(crate) fn distrust(&self, what: &str) -> MapError {
+        let error = MapError(what.to_owned());
+        let generation = self.read().generation;
+        self.heal(&error, generation).err().unwrap_or(error)
+    }
+
+    /// Takes in the rows of a group that is durable.
+    pub(crate) fn publish(&self, rows: Overlay, end: u64) {
+        let mut layers = self.write();
+        layers.tail.merge(rows);
+        layers.tail_end = end;
+        let many = layers.tail.len() >= APPLY_ROWS;
+        drop(layers);
+        if many {
+            self.work.notify_all();
+        }
+    }
+
+    /// Applies what waits to the map, in one batch with its position. False: nothing waited.
+    pub(crate) fn apply(&self) -> Result<bool, MapError> {
+        let (flushing, end) = {
+            let mut layers = self.write();
+            if layers.tail_end == layers.base_end {
+                return Ok(false);
+            }
+            let flushing = Arc::new(std::mem::take(&mut layers.tail));
+            layers.flushing = Some(Arc::clone(&flushing));
+            (flushing, layers.tail_end)
+        };
+        fail::fail_point!("outbox.before_apply");
+        loop {
+            let (base, generation) = {
+                let layers = self.read();
+                (Arc::clone(&layers.base), layers.generation)
+            };
+            let position = (rows::POSITION.to_vec(), Some(rows::number(end)));
+            let applied = base.apply(&mut flushing.changes().chain(std::iter::once(position)));
+            if let Err(error) = applied {
+                self.heal(&error, generation)?;
+                continue;
+            }
+            let mut layers = self.write();
+            // A map that was replayed meanwhile has not got this batch.
+            if layers.generation == generation {
+                layers.flushing = None;
+                layers.base_end = end;
+                break;
+            }
+        }
+        fail::fail_point!("outbox.after_apply");
+        self.applied.notify_all();
+        Ok(true)
+    }
+
+    /// Waits until there is something to apply, or it is time; false: stop.
+    pub(crate) fn wait_for_work(&self) -> bool {
+        let signal = self.signal.lock().unwrap_or_else(PoisonError::into_inner);
+        if signal.stop {
+            return false;
+        }
+        let waited = self.work.wait_timeout(signal, APPLY_EVERY).unwrap_or_else(PoisonError::into_inner);
+        !waited.0.stop
+    }
+
+    /// Ends the applier's waiting.
+    pub(crate) fn stop_work(&self) {
+        self.signal.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
+        self.work.notify_all();
+        self.applied.notify_all();
+    }
+
+    /// Whether the writer must let the applier go ahead.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.unapplied() >= UNAPPLIED_ROWS_MAX
+    }
+
+    /// Waits until the applier has caught up, or is stopped.
+    pub(crate) fn wait_until_applied(&self) {
+        while self.is_behind() {
+            let signal = self.signal.lock().unwrap_or_else(PoisonError::into_inner);
+            if signal.stop {
+                return;
+            }
+            self.work.notify_all();
+            drop(self.applied.wait_timeout(signal, APPLY_EVERY).unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// Hands everything to the system. Returns the position that the map has reached.
+    pub(crate) fn flush(&self) -> Result<u64, MapError> {
+        while self.apply()? {}
+        let (base, end) = {
+            let layers = self.read();
+            (Arc::clone(&layers.base), layers.base_end)
+        };
+        base.flush()?;
+        Ok(end)
+    }
+}
+
+/// Replays the journal's facts before `end` into an empty map.
+pub(crate) fn rebuild(journal: &Journal, base: &dyn OrderedMap, end: u64) -> Result<(), MapError> {
+    let failed = |e: ReadError| MapError(format!("cannot rebuild: {e}"));
+    let mut replay = Replay::new(base);
+    let mut sequence = 1;
+    while sequence < end {
+        let group = journal.group(sequence).map_err(failed)?;
+        replay.group(journal, &group).map_err(failed)?;
+        sequence = group.header.next_sequence();
+    }
+    replay.finish()
+}
+
+/// Facts on their way into a map, group by group.
+pub(crate) struct Replay<'a> {
+    base: &'a dyn OrderedMap,
+    rows: Overlay,
+    end: u64,
+}
+
+impl<'a> Replay<'a> {
+    pub(crate) fn new(base: &'a dyn OrderedMap) -> Self {
+        Self { base, rows: Overlay::default(), end: 1 }
+    }
+
+    /// Applies a group. Returns what it brings about.
+    pub(crate) fn group(&mut self, facts: &dyn Facts, group: &Group) -> Result<Effects, ReadError> {
+        let below = Over { upper: &self.rows, below: &self.base };
+        let mut draft = Draft::new(&below, facts);
+        for ((fact, _), sequence) in group.facts.iter().zip(group.header.first_sequence..) {
+            draft.apply(sequence, fact)?;
+        }
+        let Draft { upper, effects, .. } = draft;
+        self.rows.merge(upper);
+        self.end = group.header.next_sequence();
+        if self.rows.len() >= APPLY_ROWS {
+            self.write()?;
+        }
+        Ok(effects)
+    }
+
+    fn write(&mut self) -> Result<(), MapError> {
+        let position = (rows::POSITION.to_vec(), Some(rows::number(self.end)));
+        self.base.apply(&mut self.rows.changes().chain(std::iter::once(position)))?;
+        self.rows = Overlay::default();
+        Ok(())
+    }
+
+    /// Whether something still waits in a queue.
+    pub(crate) fn waits(&self, queue: &str, sequence: u64) -> Result<bool, MapError> {
+        Ok(Over { upper: &self.rows, below: &self.base }.get(&rows::item(queue, sequence))?.is_some())
+    }
+
+    /// Applies the rest.
+    pub(crate) fn finish(mut self) -> Result<(), MapError> {
+        self.write()
+    }
+}

@@ -1,0 +1,415 @@
+//! Sealed parts: one file each, `<message id>.<part>`, with `.tmp` while it is taken in.
+//!
+//! Knows: lengths, digests, ages. Never knows: what is sealed in a part, or who may have it. Invariants: under its name a part is
+//! whole, synced and of the digest that was announced; it is never replaced by another; it goes when its message is final, and
+//! after 24 hours when no message ever named it.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
+use tramite_proto::{
+    clock::Clock,
+    ids::{Digest, MessageId},
+    parts::{PARTS_MAX, PLAIN_MAX},
+    pb::journal::v1::Accepted,
+};
+
+use crate::{
+    disk::{Access, Disk, DiskFile},
+    error::ReadError,
+    journal::io_error,
+};
+
+/// The plaintext of a message's parts, and room for 16 bytes with each 64 KiB of it.
+const PART_BYTES_MAX: u64 = PLAIN_MAX + (1 << 20);
+/// A part that no message names is of a sender that gave up.
+const ORPHAN_MS: i64 = 24 * 60 * 60 * 1000;
+/// Read at once where a part is hashed again.
+const HASH_BYTES: usize = 256 * 1024;
+
+/// Why a part was not taken or given.
+#[derive(Debug, thiserror::Error)]
+pub enum PartError {
+    /// No such part.
+    #[error("there is no part {part} of this message")]
+    Missing {
+        /// Its number.
+        part: u32,
+    },
+    /// The bytes are not what was announced, or other bytes stand under that number already.
+    #[error("the part is not what was announced: {what}")]
+    Mismatch {
+        /// Length or digest.
+        what: &'static str,
+    },
+    /// Over a limit.
+    #[error("too large: {what}")]
+    TooLarge {
+        /// Which limit.
+        what: &'static str,
+    },
+    /// The disk is full.
+    #[error("no room")]
+    Full,
+    /// The disk.
+    #[error("the disk failed")]
+    Io(#[source] io::Error),
+}
+
+impl From<io::Error> for PartError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// A part that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartInfo {
+    /// Of which message.
+    pub message: MessageId,
+    /// Its number.
+    pub part: u32,
+    /// Its length.
+    pub length: u64,
+}
+
+/// What has become of the message to which a part belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Unknown,
+    Waits,
+    Final,
+}
+
+/// The folder of parts.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    folder: PathBuf,
+    /// Digests that were checked since opening.
+    checked: Mutex<HashMap<(MessageId, u32), Digest>>,
+    temporary: AtomicU64,
+}
+
+/// Does blocking work where it holds up nobody.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PartError> + Send + 'static,
+) -> Result<T, PartError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(PartError::Io(io::Error::other(e))))
+}
+
+impl Parts {
+    pub(crate) fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, folder: PathBuf) -> Self {
+        Self { disk, clock, folder, checked: Mutex::default(), temporary: AtomicU64::new(0) }
+    }
+
+    fn checked(&self) -> MutexGuard<'_, HashMap<(MessageId, u32), Digest>> {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, id: &MessageId, part: u32) -> PathBuf {
+        self.folder.join(format!("{id}.{part}"))
+    }
+
+    /// Makes the names of all parts durable.
+    pub(crate) fn sync_names(&self) -> io::Result<()> {
+        self.disk.sync_dir(&self.folder)
+    }
+
+    pub(crate) fn length(&self, id: &MessageId, part: u32) -> io::Result<Option<u64>> {
+        Ok(self.disk.info(&self.path(id, part))?.map(|info| info.length))
+    }
+
+    /// Every part that is there.
+    pub(crate) fn list(&self) -> io::Result<Vec<PartInfo>> {
+        let mut parts = Vec::new();
+        for name in self.disk.list(&self.folder)? {
+            if let Some((message, part)) = parse(&name)
+                && let Some(length) = self.length(&message, part)?
+            {
+                parts.push(PartInfo { message, part, length });
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Begins to take in a part.
+    pub(crate) async fn put(
+        self: &Arc<Self>,
+        id: MessageId,
+        part: u32,
+        length: u64,
+        sha256: Digest,
+    ) -> Result<PartWriter, PartError> {
+        if usize::try_from(part).map_or(true, |part| part >= PARTS_MAX) {
+            return Err(PartError::TooLarge { what: "16 parts on a message" });
+        }
+        if length > PART_BYTES_MAX {
+            return Err(PartError::TooLarge { what: "26 MiB of sealed part" });
+        }
+        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.folder.join(format!("{id}.{part}.{number}.tmp"));
+        let parts = Arc::clone(self);
+        blocking(move || {
+            let file = parts.disk.open(&temporary, Access::Create)?;
+            let hash = Some(Context::new(&SHA256));
+            Ok(PartWriter { parts, file, temporary: Some(temporary), id, part, length, sha256, written: 0, hash })
+        })
+        .await
+    }
+
+    /// Begins to give a part out.
+    pub(crate) async fn reader(
+        self: &Arc<Self>,
+        id: MessageId,
+        part: u32,
+        offset: u64,
+    ) -> Result<PartReader, PartError> {
+        let parts = Arc::clone(self);
+        blocking(move || {
+            let length = parts.length(&id, part)?.ok_or(PartError::Missing { part })?;
+            if offset > length {
+                return Err(PartError::Mismatch { what: "the offset is beyond its end" });
+            }
+            Ok(PartReader { file: parts.disk.open(&parts.path(&id, part), Access::Read)?, offset, length })
+        })
+        .await
+    }
+
+    /// The digest of a part that is there; hashed again after a restart.
+    fn digest(&self, id: MessageId, part: u32) -> Result<Option<Digest>, PartError> {
+        if let Some(digest) = self.checked().get(&(id, part)) {
+            return Ok(Some(*digest));
+        }
+        let Some(length) = self.length(&id, part)? else { return Ok(None) };
+        let file = self.disk.open(&self.path(&id, part), Access::Read)?;
+        let mut hash = Context::new(&SHA256);
+        let mut at = 0;
+        while at < length {
+            let piece = usize::try_from(length - at).unwrap_or(HASH_BYTES).min(HASH_BYTES);
+            let mut bytes = vec![0; piece];
+            file.read_at(&mut bytes, at)?;
+            hash.update(&bytes);
+            at += piece as u64;
+        }
+        let digest = finish(hash);
+        self.checked().insert((id, part), digest);
+        Ok(Some(digest))
+    }
+
+    /// The first part that a fact names and that is not there, or is another.
+    pub(crate) async fn missing(self: &Arc<Self>, fact: &Accepted) -> Result<Option<u32>, PartError> {
+        let Ok(id) = MessageId::from_bytes(&fact.id) else {
+            return Ok(fact.parts.first().map(|part| part.part));
+        };
+        let (parts, named) = (Arc::clone(self), fact.parts.clone());
+        blocking(move || {
+            for part in named {
+                let same = parts.length(&id, part.part)? == Some(part.length)
+                    && parts.digest(id, part.part)?.is_some_and(|digest| part.sha256 == digest.as_bytes().as_slice());
+                if !same {
+                    return Ok(Some(part.part));
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
+    /// Removes the parts of a final message.
+    pub(crate) fn remove_of(&self, fact: &Accepted) -> Result<(), ReadError> {
+        let Ok(id) = MessageId::from_bytes(&fact.id) else { return Ok(()) };
+        for part in &fact.parts {
+            let path = self.path(&id, part.part);
+            self.checked().remove(&(id, part.part));
+            match self.disk.remove(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error(&path, &e)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what belongs to a final message, what no message named within a day, and what was never finished.
+    pub(crate) fn sweep(
+        &self,
+        opening: bool,
+        owner: impl Fn(&MessageId) -> Result<Owner, ReadError>,
+    ) -> Result<u64, ReadError> {
+        let failed = |path: &PathBuf, e: io::Error| io_error(path, &e);
+        let mut removed = 0;
+        for name in self.disk.list(&self.folder).map_err(|e| failed(&self.folder, e))? {
+            let path = self.folder.join(&name);
+            let Some(info) = self.disk.info(&path).map_err(|e| failed(&path, e))? else { continue };
+            let old = self.clock.now_ms().saturating_sub(info.modified_ms) >= ORPHAN_MS;
+            let goes = match parse(&name) {
+                None => name.ends_with(".tmp") && (opening || old),
+                Some((message, _)) => match owner(&message)? {
+                    Owner::Final => true,
+                    Owner::Waits => false,
+                    Owner::Unknown => old,
+                },
+            };
+            if goes {
+                if let Some(key) = parse(&name) {
+                    self.checked().remove(&key);
+                }
+                self.disk.remove(&path).map_err(|e| failed(&path, e))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// Message and number in a part's name.
+fn parse(name: &str) -> Option<(MessageId, u32)> {
+    let (message, part) = name.split_once('.')?;
+    Some((message.parse().ok()?, part.parse().ok()?))
+}
+
+fn finish(hash: Context) -> Digest {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(hash.finish().as_ref());
+    Digest(digest)
+}
+
+/// Takes in a part. Dropped before [`finish`](Self::finish) it leaves nothing.
+pub struct PartWriter {
+    parts: Arc<Parts>,
+    file: Arc<dyn DiskFile>,
+    /// Taken when it got its name.
+    temporary: Option<PathBuf>,
+    id: MessageId,
+    part: u32,
+    length: u64,
+    sha256: Digest,
+    written: u64,
+    /// Away only while bytes are being added.
+    hash: Option<Context>,
+}
+
+impl std::fmt::Debug for PartWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PartWriter").field("id", &self.id).field("part", &self.part).finish_non_exhaustive()
+    }
+}
+
+/// A call before this one was dropped halfway: what was hashed is unknown.
+fn interrupted() -> PartError {
+    PartError::Mismatch { what: "it was interrupted" }
+}
+
+impl PartWriter {
+    /// Adds bytes.
+    ///
+    /// # Errors
+    /// More than announced, or the disk.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), PartError> {
+        let end = self.written.saturating_add(bytes.len() as u64);
+        if end > self.length {
+            return Err(PartError::Mismatch { what: "longer than announced" });
+        }
+        let mut hash = self.hash.take().ok_or_else(interrupted)?;
+        let (file, at) = (Arc::clone(&self.file), self.written);
+        let hash = blocking(move || {
+            hash.update(&bytes);
+            file.write_at(&bytes, at)?;
+            Ok(hash)
+        })
+        .await?;
+        self.hash = Some(hash);
+        self.written = end;
+        Ok(())
+    }
+
+    /// Checks length and digest and makes the part durable under its name.
+    ///
+    /// # Errors
+    /// Not what was announced, or the disk. Nothing is there then.
+    pub async fn finish(mut self) -> Result<(), PartError> {
+        let hash = self.hash.take().ok_or_else(interrupted)?;
+        if self.written != self.length {
+            return Err(PartError::Mismatch { what: "shorter than announced" });
+        }
+        if finish(hash) != self.sha256 {
+            return Err(PartError::Mismatch { what: "its digest is another" });
+        }
+        blocking(move || self.put_in_place()).await
+    }
+
+    fn put_in_place(&mut self) -> Result<(), PartError> {
+        match self.parts.digest(self.id, self.part)? {
+            // Whoever put it there may have been stopped before its name was durable.
+            Some(there) if there == self.sha256 => return Ok(self.parts.sync_names()?),
+            Some(_) => return Err(PartError::Mismatch { what: "another part of that number is there" }),
+            None => {}
+        }
+        let Some(temporary) = &self.temporary else { return Ok(()) };
+        self.file.sync_data()?;
+        let path = self.parts.path(&self.id, self.part);
+        self.parts.disk.rename(temporary, &path)?;
+        self.temporary = None;
+        self.parts.sync_names()?;
+        self.parts.checked().insert((self.id, self.part), self.sha256);
+        Ok(())
+    }
+}
+
+impl Drop for PartWriter {
+    fn drop(&mut self) {
+        if let Some(temporary) = self.temporary.take()
+            && let Err(error) = self.parts.disk.remove(&temporary)
+        {
+            tracing::warn!(%error, "an unfinished part stays until the next opening");
+        }
+    }
+}
+
+/// Gives a part out.
+#[derive(Debug)]
+pub struct PartReader {
+    file: Arc<dyn DiskFile>,
+    offset: u64,
+    length: u64,
+}
+
+impl PartReader {
+    /// The whole part's length.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The next up to `max` bytes; empty at the end.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn next(&mut self, max: usize) -> Result<Bytes, PartError> {
+        let left = usize::try_from(self.length.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; left.min(max)];
+        if bytes.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let (file, at) = (Arc::clone(&self.file), self.offset);
+        self.offset = self.offset.saturating_add(bytes.len() as u64);
+        blocking(move || {
+            file.read_at(&mut bytes, at)?;
+            Ok(Bytes::from(bytes))
+        })
+        .await
+    }
+}

@@ -1,0 +1,80 @@
+//! What was accepted lately, kept in memory so that most deliveries and settlements read no disk.
+//!
+//! Knows: facts and contents by sequence, and how many bytes they are. Never knows: whether they still wait; whoever makes one
+//! final drops its content. Invariant: what is in here is durable and the same as in the journal; at the limit the oldest go.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use tramite_proto::pb::journal::v1::Fact;
+
+use crate::journal::Place;
+
+/// Added to each fact's own bytes for what holds them.
+const OVERHEAD_BYTES: usize = 512;
+
+/// A fact, its content, and where that stands.
+#[derive(Debug, Clone)]
+pub(crate) struct Recent {
+    pub(crate) fact: Arc<Fact>,
+    pub(crate) content: Bytes,
+    pub(crate) place: Option<Place>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    by_sequence: BTreeMap<u64, Recent>,
+    bytes: usize,
+}
+
+/// The memory of recent facts.
+#[derive(Debug)]
+pub(crate) struct RecentFacts {
+    kept: Mutex<Kept>,
+    bytes_max: usize,
+}
+
+fn size(recent: &Recent) -> usize {
+    use prost::Message as _;
+    recent.fact.encoded_len() + recent.content.len() + OVERHEAD_BYTES
+}
+
+impl RecentFacts {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self { kept: Mutex::default(), bytes_max }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the facts of a group that is durable.
+    pub(crate) fn keep(&self, recents: impl Iterator<Item = (u64, Recent)>) {
+        let mut kept = self.locked();
+        for (sequence, recent) in recents {
+            kept.bytes += size(&recent);
+            kept.by_sequence.insert(sequence, recent);
+        }
+        while kept.bytes > self.bytes_max {
+            let Some((_, oldest)) = kept.by_sequence.pop_first() else { break };
+            kept.bytes = kept.bytes.saturating_sub(size(&oldest));
+        }
+    }
+
+    pub(crate) fn get(&self, sequence: u64) -> Option<Recent> {
+        self.locked().by_sequence.get(&sequence).cloned()
+    }
+
+    /// Lets the content of a final one go; its fact may be asked for by a repeat or a notice. Returns where the content stands.
+    pub(crate) fn drop_content(&self, sequence: u64) -> Option<Recent> {
+        let mut kept = self.locked();
+        let there = kept.by_sequence.get_mut(&sequence)?;
+        let before = there.clone();
+        (there.content, there.place) = (Bytes::new(), None);
+        kept.bytes = kept.bytes.saturating_sub(before.content.len());
+        Some(before)
+    }
+}

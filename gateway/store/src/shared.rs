@@ -1,0 +1,137 @@
+//! What the writer, the applier and every handle share.
+//!
+//! Knows: how a fact or content is found (in memory, else in the journal), what has failed. Never knows: how it is written.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tramite_proto::{
+    clock::Clock,
+    pb::journal::v1::{Fact, fact::Kind},
+};
+
+use crate::{
+    disk::{Disk, Lock},
+    error::{Poisoned, ReadError},
+    journal::Journal,
+    lanes::Lanes,
+    options::Options,
+    outbox::Outbox,
+    parts::Parts,
+    project::Facts,
+    recent::{Recent, RecentFacts},
+};
+
+/// Shared by all that have the store.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) outbox: Outbox,
+    pub(crate) recent: RecentFacts,
+    pub(crate) lanes: Lanes,
+    pub(crate) parts: Arc<Parts>,
+    /// Final messages whose content is still on the disk.
+    pub(crate) finals: Mutex<Vec<u64>>,
+    pub(crate) failure: watch::Sender<Option<Poisoned>>,
+    pub(crate) closing: AtomicBool,
+    pub(crate) groups: AtomicU64,
+    pub(crate) facts: AtomicU64,
+    pub(crate) erased_bytes: AtomicU64,
+    /// Keeps other processes out as long as anyone has the store.
+    #[expect(dead_code, reason = "held for its lock")]
+    pub(crate) lock: Box<dyn Lock>,
+}
+
+impl Facts for Shared {
+    fn fact(&self, sequence: u64) -> Result<Arc<Fact>, ReadError> {
+        match self.recent.get(sequence) {
+            Some(recent) => Ok(recent.fact),
+            None => self.journal.fact(sequence).map(|(fact, _)| fact),
+        }
+    }
+}
+
+/// Whether a content stands, or stood, behind a fact.
+pub(crate) fn has_content(fact: &Fact) -> bool {
+    matches!(&fact.kind, Some(Kind::Accepted(accepted)) if accepted.content.is_some())
+}
+
+impl Shared {
+    /// A fact and its content.
+    pub(crate) fn fact_and_content(&self, sequence: u64) -> Result<(Arc<Fact>, Bytes), ReadError> {
+        match self.recent.get(sequence) {
+            Some(Recent { fact, content, .. }) if !content.is_empty() || !has_content(&fact) => Ok((fact, content)),
+            Some(_) => Err(ReadError::Erased(sequence)),
+            None => {
+                let (fact, place) = self.journal.fact(sequence)?;
+                let content = place.map_or(Ok(Bytes::new()), |place| self.journal.content(sequence, place))?;
+                Ok((fact, content))
+            }
+        }
+    }
+
+    /// Nothing is written any more; whoever waits is told.
+    pub(crate) fn fail(&self, poisoned: Poisoned) {
+        tracing::error!(error = %poisoned, source = %poisoned.source, "the store has failed: restart the process");
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            if first {
+                *failure = Some(poisoned);
+            }
+            first
+        });
+        self.lanes.wake_all();
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.borrow().is_some()
+    }
+
+    /// Erases the contents and parts of the messages that became final. What fails is tried again with the next ones.
+    pub(crate) fn erase_finals(&self) {
+        let finals = std::mem::take(&mut *self.finals.lock().unwrap_or_else(PoisonError::into_inner));
+        if finals.is_empty() {
+            return;
+        }
+        fail::fail_point!("content.before_erase");
+        match self.erase(&finals) {
+            Ok(bytes) => {
+                self.erased_bytes.fetch_add(bytes, Ordering::Relaxed);
+            }
+            Err(error) => {
+                tracing::error!(%error, messages = finals.len(), "contents of final messages are not erased yet");
+                self.finals.lock().unwrap_or_else(PoisonError::into_inner).extend(finals);
+            }
+        }
+    }
+
+    fn erase(&self, finals: &[u64]) -> Result<u64, ReadError> {
+        let mut places = Vec::new();
+        for sequence in finals {
+            let known =
+                self.recent.get(*sequence).filter(|recent| recent.place.is_some() || !has_content(&recent.fact));
+            let (fact, place) = match known {
+                Some(recent) => (recent.fact, recent.place),
+                None => self.journal.fact(*sequence)?,
+            };
+            places.extend(place);
+            if let Some(Kind::Accepted(accepted)) = &fact.kind
+                && !accepted.parts.is_empty()
+            {
+                self.parts.remove_of(accepted)?;
+            }
+        }
+        let bytes = self.journal.erase(places)?;
+        for sequence in finals {
+            self.recent.drop_content(*sequence);
+        }
+        Ok(bytes)
+    }
+}

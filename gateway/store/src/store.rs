@@ -1,0 +1,226 @@
+//! The handle: what gateway and adapters ask of a store.
+//!
+//! Knows: how a question becomes a command for the writer or a look at the rows. Never knows: what a message means. Invariant: what
+//! is handed out was checked against its journal record; a row that says otherwise is set aside, counted, and never handed out.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tramite_proto::{
+    ids::{Digest, MessageId},
+    pb::journal::v1::Accepted,
+};
+
+use crate::{
+    change::{Change, Done, Rejected},
+    error::{Poisoned, ReadError},
+    overlay::Rows as _,
+    parts::{PartError, PartInfo, PartReader, PartWriter},
+    rows,
+    shared::Shared,
+    writer::{Answers, Command, GROUP_CHANGES_MAX, WriterThread},
+};
+
+mod lease;
+mod read;
+
+/// A frame of 8 MiB, its evidence and its facts' frames.
+const COMMIT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A store. Clones are handles to the same one.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub(crate) shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+}
+
+/// What operators should hear of. Counted since opening.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Waiting things that were set aside because their record is damaged or cannot be read.
+    pub set_aside: u64,
+    /// How often the outbox was rebuilt.
+    pub rebuilds: u64,
+    /// Groups written.
+    pub groups: u64,
+    /// Facts written.
+    pub facts: u64,
+    /// Row changes that wait to be applied to the outbox.
+    pub unapplied: u64,
+    /// Bytes of content erased.
+    pub erased_bytes: u64,
+    /// Nothing can be written any more.
+    pub failed: bool,
+}
+
+/// What a change adds to its group, roughly.
+fn weight(change: &Change) -> usize {
+    let signed = |sign: &[(crate::change::Slot, Bytes)]| sign.iter().map(|(_, json)| json.len() * 2).sum::<usize>();
+    match change {
+        Change::Accept { fact, content, sign, .. } => {
+            use prost::Message as _;
+            content.len() + fact.encoded_len() + signed(sign)
+        }
+        Change::Settle { sign, .. } | Change::ExpireCase { sign, .. } => 1024 + signed(sign),
+        Change::Record { fact } => 256 + fact.value.as_ref().map_or(0, Bytes::len),
+        Change::FailAttempt { .. } | Change::Redrive { .. } => 256,
+    }
+}
+
+impl Store {
+    pub(crate) fn new(shared: Arc<Shared>, commands: mpsc::Sender<Command>) -> Self {
+        Self { shared, commands }
+    }
+
+    /// Makes changes, all in one group: at most 512 and 16 MiB. Answers, in their order, only after the group's `fdatasync`.
+    ///
+    /// Dropped before it answers, the changes may be made or not: the same ids asked again tell.
+    pub async fn commit(&self, changes: Vec<Change>) -> Vec<Result<Done, Rejected>> {
+        let count = changes.len();
+        let bytes = changes.iter().map(weight).sum();
+        if count > GROUP_CHANGES_MAX || bytes > COMMIT_BYTES_MAX {
+            return vec![Err(Rejected::TooLarge { what: "512 changes and 16 MiB in a commit" }); count];
+        }
+        let mut refused: Vec<(usize, Rejected)> = Vec::new();
+        let mut permitted = Vec::with_capacity(count);
+        for (i, change) in changes.into_iter().enumerate() {
+            match self.check_parts(&change).await {
+                Ok(()) => permitted.push(change),
+                Err(rejected) => refused.push((i, rejected)),
+            }
+        }
+        let mut answers = if permitted.is_empty() { Vec::new() } else { self.ask(permitted, bytes).await };
+        for (i, rejected) in refused {
+            answers.insert(i.min(answers.len()), Err(rejected));
+        }
+        answers
+    }
+
+    /// The same for a single change.
+    ///
+    /// # Errors
+    /// Why it was not made.
+    pub async fn commit_one(&self, change: Change) -> Result<Done, Rejected> {
+        // One change, one answer; a store that answers nothing is one that has failed.
+        self.commit(vec![change]).await.pop().unwrap_or(Err(Rejected::Failed))
+    }
+
+    async fn ask(&self, changes: Vec<Change>, bytes: usize) -> Answers {
+        let count = changes.len();
+        let (reply, answers) = oneshot::channel();
+        let sent = self.commands.send(Command::Commit { changes, bytes, reply }).await.is_ok();
+        match answers.await {
+            Ok(answers) if sent => answers,
+            // The writer is gone, in order or not.
+            _ if self.shared.closing.load(Ordering::Acquire) => vec![Err(Rejected::Closing); count],
+            _ => vec![Err(Rejected::Failed); count],
+        }
+    }
+
+    /// Parts are checked here, not by the writer, as a part may have to be hashed again after a restart.
+    async fn check_parts(&self, change: &Change) -> Result<(), Rejected> {
+        let Change::Accept { fact, .. } = change else { return Ok(()) };
+        if fact.parts.is_empty() || self.is_known(fact)? {
+            return Ok(());
+        }
+        match self.shared.parts.missing(fact).await {
+            Ok(None) => Ok(()),
+            Ok(Some(part)) => Err(Rejected::PartMissing { part }),
+            Err(error) => Err(Rejected::Unreadable(ReadError::Io { file: "parts".into(), what: error.to_string() })),
+        }
+    }
+
+    /// A repeat needs no parts: they may be gone with the final message.
+    fn is_known(&self, fact: &Accepted) -> Result<bool, Rejected> {
+        let known = |key: &[u8]| self.shared.outbox.get(key).map_err(|e| Rejected::Unreadable(e.into()));
+        Ok(known(&rows::id(&fact.id))?.is_some()
+            || (!fact.request_id.is_empty() && known(&rows::request(&fact.request_id))?.is_some()))
+    }
+
+    /// The last durable sequence; 0: none yet.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.shared.journal.durable()
+    }
+
+    /// Resolves when the store is poisoned: the process should end, so that recovery decides what is on the disk.
+    pub async fn failed(&self) -> Poisoned {
+        let mut failure = self.shared.failure.subscribe();
+        let found = failure.wait_for(Option::is_some).await.ok().and_then(|failure| failure.clone());
+        match found {
+            Some(poisoned) => poisoned,
+            // The sender lives in `shared`, which this handle holds.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Asks the writer to finish what was asked of it so far, and end. Later commits are refused as [`Rejected::Closing`].
+    pub async fn close(&self) {
+        // A writer that is gone has closed already.
+        drop(self.commands.send(Command::Close).await);
+    }
+
+    /// Closes the store, waits for its writer, and says in the log how it ended.
+    pub async fn end(&self, writer: WriterThread) {
+        self.close().await;
+        match tokio::task::spawn_blocking(move || writer.join()).await {
+            Ok(Ok(Ok(()))) => tracing::info!("the store is closed"),
+            Ok(Ok(Err(poisoned))) => tracing::error!(error = %poisoned, "the store ended with a failure"),
+            _ => tracing::error!("the store's writer panicked; recovery at the next start decides what is on the disk"),
+        }
+    }
+
+    /// Takes in a part: `length` bytes of SHA-256 `sha256`, durable when [`PartWriter::finish`] returns.
+    ///
+    /// # Errors
+    /// A limit or the disk.
+    pub async fn put_part(
+        &self,
+        id: &MessageId,
+        part: u32,
+        length: u64,
+        sha256: Digest,
+    ) -> Result<PartWriter, PartError> {
+        self.shared.parts.put(*id, part, length, sha256).await
+    }
+
+    /// Reads a part from `offset`.
+    ///
+    /// # Errors
+    /// It is not there, or the disk.
+    pub async fn part_reader(&self, id: &MessageId, part: u32, offset: u64) -> Result<PartReader, PartError> {
+        self.shared.parts.reader(*id, part, offset).await
+    }
+
+    /// The length of a part that is there.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn part_len(&self, id: &MessageId, part: u32) -> Result<Option<u64>, PartError> {
+        Ok(self.shared.parts.length(id, part)?)
+    }
+
+    /// Every part that is there.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn parts(&self) -> Result<Vec<PartInfo>, PartError> {
+        Ok(self.shared.parts.list()?)
+    }
+
+    /// What operators should hear of.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let shared = &self.shared;
+        Health {
+            set_aside: shared.lanes.set_aside(),
+            rebuilds: shared.outbox.rebuilds(),
+            groups: shared.groups.load(Ordering::Relaxed),
+            facts: shared.facts.load(Ordering::Relaxed),
+            unapplied: shared.outbox.unapplied() as u64,
+            erased_bytes: shared.erased_bytes.load(Ordering::Relaxed),
+            failed: shared.has_failed(),
+        }
+    }
+}

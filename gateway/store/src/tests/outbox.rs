@@ -1,0 +1,286 @@
+//! The outbox is a function of the journal: applied late, rebuilt, healed, it says the same row by row.
+
+use super::*;
+use crate::map::{Maps, OrderedMap, RowChange};
+use crate::{MapError, verify_with};
+
+/// A life with everything in it. Returns the rows that it left.
+fn a_life(lab: &Lab, apply: bool) -> Vec<Pair> {
+    let mut running = lab.open();
+    let group = |running: &mut Running, changes| {
+        assert!(running.commit(changes).iter().all(Result::is_ok));
+        if apply {
+            running.writer.apply();
+        }
+        lab.clock.advance(61_000);
+    };
+    let opens = |number| {
+        let with = |fact: &mut Accepted| {
+            fact.case_id = id(number);
+            fact.expires_ms = T0 + 3_600_000;
+            let case = case_move(number, "requested");
+            fact.case_move = Some(CaseMove { kind: "REFERRAL".into(), deadline_ms: T0 + 7_200_000, ..case });
+            fact.request_id = format!("request {number}");
+        };
+        message(number, "inps").order("talk").with(with).change()
+    };
+    group(&mut running, (1..=6).map(opens).collect());
+    group(&mut running, vec![fail_attempt(1, T0 + 5), settle(2, Outcome::DeadLettered)]);
+    group(
+        &mut running,
+        vec![fail_attempt(1, T0 + 5), settle(3, Outcome::HandedOver), settle(4, Outcome::DeadLettered)],
+    );
+    let notice = Settled {
+        sequence: 1,
+        outcome: Outcome::HandedOver.into(),
+        notify: vec!["caritas".into()],
+        case_move: Some(CaseMove { opener: "x".into(), ..case_move(1, "received") }),
+        ..Settled::default()
+    };
+    group(&mut running, vec![Change::Settle { fact: Box::new(notice), sign: Vec::new(), mover: None }, redrive(2)]);
+    let record =
+        tramite_proto::pb::journal::v1::Recorded { name: "n".into(), value: Some(bytes("v")), ..Default::default() };
+    group(&mut running, vec![Change::Record { fact: Box::new(record) }, settle(2, Outcome::HandedOver)]);
+    let short = message(20, "comune").with(|fact| fact.remember_ms = lab_now(lab) + 60_000).change();
+    group(&mut running, vec![short]);
+    let last = running.store.sequence();
+    group(&mut running, vec![settle(last, Outcome::Refused)]);
+    lab.clock.advance(120_000);
+    group(&mut running, vec![message(21, "comune").change()]);
+    let rows = running.rows();
+    drop(running);
+    rows
+}
+
+fn lab_now(lab: &Lab) -> i64 {
+    use tramite_proto::clock::Clock as _;
+    lab.clock.now_ms()
+}
+
+#[test]
+fn a_rebuilt_outbox_is_equal_row_by_row_also_after_every_content_is_gone() {
+    let (eager, late) = (Lab::new(), Lab::new());
+    let rows = a_life(&eager, true);
+    assert!(rows.len() > 30, "{}", rows.len());
+    assert_eq!(a_life(&late, false), rows, "applied or not, it reads the same");
+    let mut running = late.open();
+    assert_eq!(running.rows(), rows, "rebuilt after a kill");
+    while running.writer.shared.outbox.apply().unwrap() {}
+    for message in running.store.messages("inps", 0, 100).unwrap() {
+        running.done(settle(message.sequence, Outcome::Discarded));
+    }
+    running.done(settle(running.store.message(&id(21)).unwrap().unwrap().sequence, Outcome::Discarded));
+    running.writer.apply();
+    assert!(!is_on_disk(&late.disk, b"content of"));
+    let rows = running.rows();
+    running.stop();
+    late.maps.wipe(&late.path("outbox")).unwrap();
+    late.disk.remove(&late.path("outbox/clean")).unwrap();
+    let mut running = late.open();
+    assert_eq!(running.rows(), rows, "rebuilt when every content is gone");
+    for number in 1..=6 {
+        let again = message(number, "inps").order("talk").change();
+        assert!(matches!(running.one(again), Ok(Done::Repeated { sequence, .. }) if sequence == number));
+    }
+}
+
+#[test]
+fn a_clean_stop_needs_no_rebuild_and_anything_else_does() {
+    let lab = Lab::new();
+    assert!(lab.open().recovery.created);
+    a_life(&lab, true);
+    let running = lab.open();
+    assert!(running.recovery.rebuilt.is_some(), "it was killed");
+    let rows = running.rows();
+    running.stop();
+    let running = lab.open();
+    assert_eq!((running.recovery.rebuilt.clone(), running.recovery.sequence), (None, running.store.sequence()));
+    assert_eq!(running.rows(), rows);
+    assert!(running.recovery.last_ms > T0);
+    running.stop();
+    lab.maps.wipe(&lab.path("outbox")).unwrap();
+    let running = lab.open();
+    assert!(running.recovery.rebuilt.is_some(), "the outbox was missing");
+    assert_eq!(running.rows(), rows);
+    running.stop();
+    lab.edit(&lab.path("outbox/clean"), |bytes| bytes[0] ^= 1);
+    assert!(lab.open().recovery.rebuilt.is_some(), "the marker was damaged");
+}
+
+#[test]
+fn a_message_that_comes_and_goes_leaves_little_in_the_map() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    running.done(message(1, "inps").order("a").with(|fact| fact.expires_ms = T0 + 5_000).change());
+    running.done(settle(1, Outcome::HandedOver));
+    let kinds: String = running.rows().iter().map(|(key, _)| char::from(key[0])).collect();
+    assert_eq!(kinds, "iksy", "id, its forgetting, the queue's counts, the clock");
+    let removed = running.writer.shared.outbox.unapplied();
+    assert_eq!(removed, 4, "and nothing to remove");
+}
+
+#[test]
+fn verify_finds_a_row_that_says_what_no_fact_says() {
+    let lab = Lab::new();
+    a_life(&lab, true);
+    lab.open().stop();
+    let verify = || verify_with(&(Arc::new(lab.disk.clone()) as _), &lab.maps, Path::new("store")).unwrap();
+    assert_eq!(verify().problems, Vec::<String>::new());
+    let map = lab.maps.open(&lab.path("outbox")).unwrap();
+    map.apply(&mut [(rows::item("inps", 77), Some(bytes("x")))].into_iter()).unwrap();
+    assert_eq!(verify().problems.len(), 1);
+}
+
+/// A map that fails when told to.
+#[derive(Debug)]
+struct Moody {
+    inner: Arc<dyn OrderedMap>,
+    fails: Arc<AtomicBool>,
+}
+
+#[derive(Debug, Clone)]
+struct MoodyMaps {
+    inner: MemoryMaps,
+    fails: Arc<AtomicBool>,
+}
+
+impl Moody {
+    fn mood(&self) -> Result<(), MapError> {
+        if self.fails.load(Ordering::SeqCst) { Err(MapError("a bad day".into())) } else { Ok(()) }
+    }
+}
+
+impl OrderedMap for Moody {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MapError> {
+        self.mood().and_then(|()| self.inner.get(key))
+    }
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, MapError> {
+        self.mood().and_then(|()| self.inner.scan(from, to, limit))
+    }
+    fn apply(&self, changes: &mut dyn Iterator<Item = RowChange>) -> Result<(), MapError> {
+        self.mood().and_then(|()| self.inner.apply(changes))
+    }
+    fn flush(&self) -> Result<(), MapError> {
+        self.mood()
+    }
+}
+
+impl Maps for MoodyMaps {
+    fn open(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, MapError> {
+        // A new map is a new day.
+        self.fails.store(false, Ordering::SeqCst);
+        Ok(Arc::new(Moody { inner: self.inner.open(folder)?, fails: Arc::clone(&self.fails) }))
+    }
+    fn wipe(&self, folder: &Path) -> Result<(), MapError> {
+        self.inner.wipe(folder)
+    }
+}
+
+#[test]
+fn a_map_that_fails_is_replaced_while_the_store_runs() {
+    let lab = Lab::new();
+    let maps = MoodyMaps { inner: lab.maps.clone(), fails: Arc::default() };
+    let seams = Seams { maps: Arc::new(maps.clone()), ..lab.seams() };
+    let (store, writer, recovery) = lab.options.clone().open(seams).unwrap();
+    let mut running = Running { store, writer, recovery };
+    let many =
+        |from: u64| (from..from + 10).map(|number| message(number, "inps").order("a").change()).collect::<Vec<_>>();
+    running.commit(many(1));
+    running.writer.apply();
+    running.commit(many(11));
+    let rows = running.rows();
+    // While reading, with rows that are not applied yet.
+    maps.fails.store(true, Ordering::SeqCst);
+    assert_eq!(running.rows(), rows);
+    assert_eq!(running.store.health().rebuilds, 1);
+    // While judging.
+    maps.fails.store(true, Ordering::SeqCst);
+    assert!(matches!(running.one(message(5, "inps").order("a").change()), Ok(Done::Repeated { sequence: 5, .. })));
+    // While applying.
+    maps.fails.store(true, Ordering::SeqCst);
+    running.writer.apply();
+    assert_eq!(running.store.health().rebuilds, 3);
+    assert_eq!(running.rows(), rows);
+    running.done(settle(1, Outcome::HandedOver));
+    let rows = running.rows();
+    drop(running);
+    assert_eq!(lab.open().rows(), rows);
+}
+
+#[test]
+fn a_damaged_row_is_never_believed() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    running.commit(vec![message(1, "inps").change(), message(2, "comune").change()]);
+    running.writer.apply();
+    // A row for the wrong queue: the journal says that 2 waits for comune.
+    let map = lab.maps.open(&lab.path("outbox")).unwrap();
+    let stolen = map.get(&rows::item("comune", 2)).unwrap();
+    map.apply(&mut [(rows::item("inps", 2), stolen), (rows::ready("inps", 0, 2), Some(Bytes::new()))].into_iter())
+        .unwrap();
+    assert_eq!(running.leasable("inps"), [1]);
+    assert_eq!((running.store.health().set_aside, running.store.health().rebuilds), (1, 1));
+    assert_eq!(running.leasable("comune"), [2]);
+}
+
+/// A map that, while a batch is on its way into it, is replaced.
+#[derive(Debug)]
+struct Racing {
+    inner: Arc<dyn OrderedMap>,
+    armed: Arc<AtomicBool>,
+    store: Arc<std::sync::Mutex<Option<Store>>>,
+}
+
+impl OrderedMap for Racing {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MapError> {
+        self.inner.get(key)
+    }
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, MapError> {
+        self.inner.scan(from, to, limit)
+    }
+    fn apply(&self, changes: &mut dyn Iterator<Item = RowChange>) -> Result<(), MapError> {
+        if self.armed.swap(false, Ordering::SeqCst) {
+            let store = self.store.lock().unwrap().take().unwrap();
+            store.shared.outbox.distrust("somebody found a bad row");
+        }
+        self.inner.apply(changes)
+    }
+    fn flush(&self) -> Result<(), MapError> {
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct RacingMaps {
+    inner: MemoryMaps,
+    armed: Arc<AtomicBool>,
+    store: Arc<std::sync::Mutex<Option<Store>>>,
+}
+
+impl Maps for RacingMaps {
+    fn open(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, MapError> {
+        let (armed, store) = (Arc::clone(&self.armed), Arc::clone(&self.store));
+        Ok(Arc::new(Racing { inner: self.inner.open(folder)?, armed, store }))
+    }
+    fn wipe(&self, folder: &Path) -> Result<(), MapError> {
+        self.inner.wipe(folder)
+    }
+}
+
+#[test]
+fn a_batch_on_its_way_into_a_map_that_is_replaced_goes_into_the_new_one() {
+    let lab = Lab::new();
+    let maps = RacingMaps::default();
+    let seams = Seams { maps: Arc::new(maps.clone()), ..lab.seams() };
+    let (store, writer, recovery) = lab.options.clone().open(seams).unwrap();
+    let mut running = Running { store, writer, recovery };
+    running.done(message(1, "inps").change());
+    running.writer.apply();
+    running.commit((2..10).map(|number| message(number, "inps").change()).collect());
+    let rows = running.rows();
+    *maps.store.lock().unwrap() = Some(running.store.clone());
+    maps.armed.store(true, Ordering::SeqCst);
+    running.writer.apply();
+    assert_eq!(running.store.health().rebuilds, 1);
+    assert_eq!(running.rows(), rows);
+}

@@ -1,0 +1,385 @@
+//! The one writer: drains what is asked, judges it, signs, appends one group, syncs once, publishes, answers.
+//!
+//! Knows: the order of these steps, and which of them may fail how. Never knows: the rules (`judge`), the bytes (`journal`), the rows
+//! (`project`). Invariants: nothing is answered before the sync of its group; after a failed write or sync nothing is written and
+//! everyone is answered `Failed`; all changes of one call stand in one group.
+//!
+//! It owns its channel and has one step, so that it runs on a thread of its own ([`Writer::run`]) or step by step in a simulation.
+
+use std::{
+    io,
+    sync::{Arc, PoisonError, atomic::Ordering},
+    thread,
+};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tramite_proto::pb::{
+    journal::v1::{Fact, fact::Kind},
+    statement::v1::Statement,
+};
+
+use crate::{
+    change::{Change, Done, Notary, Rejected, Slot},
+    error::{Poisoned, ReadError},
+    home,
+    journal::{AppendError, JournalWriter},
+    judge::{Answer, Group, NewFact, Verdict},
+    overlay::Overlay,
+    project::{Draft, Effects, Facts as _},
+    recent::Recent,
+    shared::Shared,
+};
+
+/// A call is at most this large, and a group takes further calls up to it: beyond it, latency grows and speed does not.
+pub(crate) const GROUP_CHANGES_MAX: usize = 512;
+/// A group takes no further call when it has so many bytes.
+const GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// Statements under one signature (FORMATS.md §1).
+const SIGNED_AT_ONCE_MAX: usize = tramite_proto::batch::BATCH_MAX;
+/// Calls that wait for the writer; more wait at their sender.
+pub(crate) const COMMANDS_MAX: usize = 1024;
+
+/// One call's answer.
+pub(crate) type Answers = Vec<Result<Done, Rejected>>;
+
+/// What the writer is asked.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Commit { changes: Vec<Change>, bytes: usize, reply: oneshot::Sender<Answers> },
+    Close,
+}
+
+/// One call on its way through a group.
+struct Call {
+    verdicts: Vec<Verdict>,
+    reply: oneshot::Sender<Answers>,
+}
+
+/// The thread of a writer; [`Store::end`](crate::Store::end) waits for it.
+pub type WriterThread = thread::JoinHandle<Result<(), Poisoned>>;
+
+/// The one writer of a store. Dropped without [`run`](Self::run) it leaves the directory as a crash does.
+#[derive(Debug)]
+pub struct Writer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) notary: Arc<dyn Notary>,
+    pub(crate) journal: JournalWriter,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    /// A call that had no room in the group before.
+    pub(crate) held: Option<Command>,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing was asked.
+    Idle,
+    /// Something was answered.
+    Worked,
+    /// Nothing was asked, and nothing will be.
+    Over,
+}
+
+impl Writer {
+    /// Blocks until the store is closed or every handle is gone, then leaves the directory clean.
+    ///
+    /// # Errors
+    /// A write or sync failed: the process should end, so that recovery decides what is on the disk.
+    pub fn run(mut self) -> Result<(), Poisoned> {
+        let shared = Arc::clone(&self.shared);
+        thread::scope(|scope| {
+            let applier =
+                thread::Builder::new().name("tramite-outbox".into()).spawn_scoped(scope, || apply_all(&shared));
+            if let Err(e) = applier {
+                let poisoned = Poisoned { what: "start the outbox's thread".into(), source: Arc::new(e) };
+                shared.fail(poisoned);
+            }
+            let _end = End { shared: &shared, thread: "writer" };
+            while let Some(first) = self.held.take().or_else(|| self.commands.blocking_recv()) {
+                shared.outbox.wait_until_applied();
+                self.serve(first);
+            }
+        });
+        self.finish()
+    }
+
+    /// [`run`](Self::run) on a thread of its own.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn spawn(self) -> io::Result<WriterThread> {
+        thread::Builder::new().name("tramite-store".into()).spawn(move || self.run())
+    }
+
+    /// Writes one group of what is asked by now, without waiting.
+    pub fn step(&mut self) -> Step {
+        match self.held.take().map_or_else(|| self.commands.try_recv(), Ok) {
+            Ok(first) => {
+                if self.shared.outbox.is_behind() {
+                    self.apply();
+                }
+                self.serve(first);
+                Step::Worked
+            }
+            Err(mpsc::error::TryRecvError::Empty) => Step::Idle,
+            Err(mpsc::error::TryRecvError::Disconnected) => Step::Over,
+        }
+    }
+
+    /// Applies what is durable to the outbox and erases what is final, as [`run`](Self::run)'s second thread does by itself.
+    pub fn apply(&mut self) {
+        apply(&self.shared);
+    }
+
+    /// Leaves the directory clean: everything applied, erased, synced, and said so.
+    ///
+    /// # Errors
+    /// The store had failed before.
+    pub fn finish(mut self) -> Result<(), Poisoned> {
+        self.commands.close();
+        while let Some(command) = self.held.take().or_else(|| self.commands.try_recv().ok()) {
+            self.serve(command);
+        }
+        if let Some(poisoned) = self.shared.failure.borrow().clone() {
+            return Err(poisoned);
+        }
+        if let Err(error) = home::leave_clean(&self.shared, &self.journal) {
+            tracing::warn!(%error, "the store is not left clean: its outbox is rebuilt at the next start");
+        }
+        Ok(())
+    }
+
+    /// Drains what is asked by now behind `first`, up to a group's limits, and serves it.
+    fn serve(&mut self, first: Command) {
+        let mut commands = Vec::new();
+        let (mut changes, mut bytes) = (0, 0);
+        let mut next = Some(first);
+        while let Some(command) = next {
+            match command {
+                Command::Close => {
+                    self.shared.closing.store(true, Ordering::Release);
+                    self.commands.close();
+                }
+                Command::Commit { changes: asked, bytes: weight, reply } => {
+                    if !commands.is_empty()
+                        && (changes + asked.len() > GROUP_CHANGES_MAX || bytes + weight > GROUP_BYTES)
+                    {
+                        self.held = Some(Command::Commit { changes: asked, bytes: weight, reply });
+                        break;
+                    }
+                    changes += asked.len();
+                    bytes += weight;
+                    commands.push((asked, reply));
+                }
+            }
+            next = self.commands.try_recv().ok();
+        }
+        if !commands.is_empty() {
+            self.write(commands);
+        }
+    }
+
+    fn write(&mut self, commands: Vec<(Vec<Change>, oneshot::Sender<Answers>)>) {
+        let shared = Arc::clone(&self.shared);
+        if shared.has_failed() {
+            return refuse_all(commands.into_iter().map(|(changes, reply)| (changes.len(), reply)), &Rejected::Failed);
+        }
+        let now_ms = shared.clock.now_ms();
+        let draft = Draft::new(&shared.outbox, shared.as_ref());
+        let next = self.journal.next_sequence();
+        let mut group = Group::new(draft, next, now_ms, &shared.lanes, shared.options.queue_max);
+        let mut calls = Vec::with_capacity(commands.len());
+        let mut unreadable = None;
+        for (changes, reply) in commands {
+            let mut verdicts = Vec::with_capacity(changes.len());
+            for change in changes {
+                let verdict = match &unreadable {
+                    None => group.judge(change),
+                    Some(error) => Err(ReadError::clone(error)),
+                };
+                verdicts.push(verdict.unwrap_or_else(|error| {
+                    unreadable = Some(error.clone());
+                    Verdict::No(Rejected::Unreadable(error))
+                }));
+            }
+            calls.push(Call { verdicts, reply });
+        }
+        if let Some(error) = unreadable {
+            return refuse_calls(calls, &Rejected::Unreadable(error));
+        }
+        let Group { draft, facts, .. } = group;
+        let Draft { upper, effects, .. } = draft;
+        match self.make_durable(now_ms, facts, upper, &effects) {
+            Ok((first, written)) => {
+                for call in calls {
+                    let answer = |verdict| answer(&shared, first, &written, verdict);
+                    // A caller that is gone asks again.
+                    drop(call.reply.send(call.verdicts.into_iter().map(answer).collect()));
+                }
+            }
+            Err(rejected) => refuse_calls(calls, &rejected),
+        }
+    }
+
+    /// Signs, appends, syncs, and publishes a group. Returns its first sequence and its facts.
+    fn make_durable(
+        &mut self,
+        now_ms: i64,
+        mut facts: Vec<NewFact>,
+        rows: Overlay,
+        effects: &Effects,
+    ) -> Result<(u64, Vec<Arc<Fact>>), Rejected> {
+        let shared = Arc::clone(&self.shared);
+        let first = self.journal.next_sequence();
+        if facts.is_empty() {
+            return Ok((first, Vec::new()));
+        }
+        sign(self.notary.as_ref(), now_ms, &mut facts).map_err(Rejected::NotSigned)?;
+        let appended = self.journal.append(
+            facts.iter().map(|new| &new.fact),
+            facts.iter().map(|new| &new.content),
+            facts.iter().map(|new| new.crc),
+        );
+        let places = appended.map_err(|e| match e {
+            AppendError::Full => Rejected::Full,
+            AppendError::TooLarge => Rejected::TooLarge { what: "group" },
+            AppendError::Poisoned(poisoned) => {
+                shared.fail(poisoned);
+                Rejected::Failed
+            }
+        })?;
+        let mut written = Vec::with_capacity(facts.len());
+        let mut recents = Vec::new();
+        for ((new, place), sequence) in facts.into_iter().zip(places).zip(first..) {
+            let fact = Arc::new(new.fact);
+            if !matches!(fact.kind, Some(Kind::Recorded(_) | Kind::AttemptFailed(_))) {
+                recents.push((sequence, Recent { fact: Arc::clone(&fact), content: new.content, place }));
+            }
+            written.push(fact);
+        }
+        shared.groups.fetch_add(1, Ordering::Relaxed);
+        shared.facts.fetch_add(written.len() as u64, Ordering::Relaxed);
+        shared.recent.keep(recents.into_iter());
+        shared.outbox.publish(rows, self.journal.next_sequence());
+        shared.lanes.publish(effects);
+        shared.finals.lock().unwrap_or_else(PoisonError::into_inner).extend(&effects.finals);
+        Ok((first, written))
+    }
+}
+
+/// Neither thread outlives the other, and a panic of either is a failure of the store, not a silence.
+struct End<'a> {
+    shared: &'a Shared,
+    thread: &'static str,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let source = Arc::new(io::Error::other("it panicked; the log says where"));
+            self.shared.fail(Poisoned { what: format!("the {}'s thread ended", self.thread), source });
+        }
+        self.shared.outbox.stop_work();
+    }
+}
+
+/// The second thread: applies and erases until the writer ends.
+fn apply_all(shared: &Shared) {
+    let _end = End { shared, thread: "outbox" };
+    let mut sweep_at = shared.clock.now_ms().saturating_add(home::SWEEP_EVERY_MS);
+    while shared.outbox.wait_for_work() {
+        apply(shared);
+        if shared.clock.now_ms() >= sweep_at {
+            sweep_at = shared.clock.now_ms().saturating_add(home::SWEEP_EVERY_MS);
+            home::sweep_parts(shared, false);
+        }
+    }
+}
+
+fn apply(shared: &Shared) {
+    if let Err(error) = shared.outbox.apply() {
+        let what = format!("the outbox cannot be rebuilt: {error}");
+        shared.fail(Poisoned { what, source: Arc::new(io::Error::other(error)) });
+        shared.outbox.stop_work();
+        return;
+    }
+    shared.erase_finals();
+}
+
+fn refuse_all(calls: impl Iterator<Item = (usize, oneshot::Sender<Answers>)>, rejected: &Rejected) {
+    for (count, reply) in calls {
+        drop(reply.send(vec![Err(rejected.clone()); count]));
+    }
+}
+
+/// Nothing of the group was written: what rested on it is refused, what did not keeps its own answer.
+fn refuse_calls(calls: Vec<Call>, rejected: &Rejected) {
+    for call in calls {
+        let answers = call.verdicts.into_iter().map(|verdict| match verdict {
+            Verdict::No(own) => Err(own),
+            Verdict::Already(sequence) => Ok(Done::Already { sequence }),
+            Verdict::New(..) | Verdict::RepeatsNew(_) | Verdict::Repeats(_) => Err(rejected.clone()),
+        });
+        drop(call.reply.send(answers.collect()));
+    }
+}
+
+/// Signs what the facts of a group have to sign, up to 64 at once, and puts each statement into its place.
+fn sign(notary: &dyn Notary, now_ms: i64, facts: &mut [NewFact]) -> Result<(), String> {
+    let mut places = Vec::new();
+    let mut jsons: Vec<Bytes> = Vec::new();
+    for (i, new) in facts.iter_mut().enumerate() {
+        for (slot, json) in std::mem::take(&mut new.sign) {
+            places.push((i, slot));
+            jsons.push(json);
+        }
+    }
+    for (jsons, places) in jsons.chunks(SIGNED_AT_ONCE_MAX).zip(places.chunks(SIGNED_AT_ONCE_MAX)) {
+        let statements = notary.sign(now_ms, jsons)?;
+        if statements.len() != jsons.len() {
+            return Err(format!("{} statements for {}", statements.len(), jsons.len()));
+        }
+        for (statement, (i, slot)) in statements.into_iter().zip(places) {
+            let fact = facts.get_mut(*i).and_then(|new| new.fact.kind.as_mut());
+            *place(fact, *slot).ok_or_else(|| format!("this fact has no {slot:?}"))? = Some(statement);
+        }
+    }
+    Ok(())
+}
+
+fn place(kind: Option<&mut Kind>, slot: Slot) -> Option<&mut Option<Statement>> {
+    match (kind?, slot) {
+        (Kind::Accepted(fact), Slot::Statement) => Some(&mut fact.statement),
+        (Kind::Accepted(fact), Slot::Evidence) => Some(&mut fact.evidence),
+        (Kind::Accepted(fact), Slot::Receipt) => Some(&mut fact.receipt),
+        (Kind::Settled(fact), Slot::Evidence) => Some(&mut fact.evidence),
+        (Kind::Settled(fact), Slot::Receipt) => Some(&mut fact.receipt),
+        (Kind::CaseExpired(fact), Slot::Evidence) => Some(&mut fact.evidence),
+        _ => None,
+    }
+}
+
+/// The answer to one change of a group that is durable.
+fn answer(shared: &Shared, first: u64, written: &[Arc<Fact>], verdict: Verdict) -> Result<Done, Rejected> {
+    let new = |index: usize| {
+        let sequence = first.saturating_add(index as u64);
+        written.get(index).map(|fact| (sequence, Arc::clone(fact))).ok_or(Rejected::Failed)
+    };
+    match verdict {
+        Verdict::No(rejected) => Err(rejected),
+        Verdict::Already(sequence) => Ok(Done::Already { sequence }),
+        Verdict::RepeatsNew(index) => new(index).map(|(sequence, fact)| Done::Repeated { sequence, fact }),
+        Verdict::Repeats(sequence) => match shared.fact(sequence) {
+            Ok(fact) if matches!(fact.kind, Some(Kind::Accepted(_))) => Ok(Done::Repeated { sequence, fact }),
+            Ok(_) => Err(Rejected::Unreadable(shared.outbox.distrust("an id's row names another fact").into())),
+            Err(error) => Err(Rejected::Unreadable(error)),
+        },
+        Verdict::New(index, answer) => new(index).map(|(sequence, fact)| match answer {
+            Answer::Accepted => Done::Accepted { sequence, fact },
+            Answer::Settled => Done::Settled { sequence, fact },
+            Answer::AttemptFailed(attempt) => Done::AttemptFailed { sequence, attempt },
+            Answer::Recorded => Done::Recorded { sequence, fact },
+        }),
+    }
+}
