@@ -1,0 +1,266 @@
+//! Fifth verb: what the recipient says of a delivery. A receipt is judged by the message's identity and by the recipient's signature,
+//! never by a lease: it counts whenever it comes. What stands is a fact with the gateway's evidence, and a notice to the sender.
+//! It knows origins and receipts; never content.
+
+use std::collections::HashMap;
+
+use tramite_proto::{
+    batch,
+    pb::{
+        exchange::v1::{RetryLater, Settlement, SettlementAnswer, settlement},
+        journal::v1::{Fact, Outcome, Settled, fact::Kind},
+        statement::v1::{FramedStatement, Statement},
+    },
+    reason::{Reason, Refused},
+    statement::{Receipt, Statement as Said},
+    trace,
+};
+use tramite_store::{Change, Done, MessageState, Slot, accepted};
+
+use crate::{
+    hub::{Consigned, Hub},
+    identify::Member,
+    prove::About,
+    retry::{self, Again, Failure},
+    undo,
+};
+
+/// What one settlement asks the store for.
+enum Asked {
+    /// Nothing: it is so already.
+    Nothing,
+    /// A receipt over a message, and what to do if it is found to be final when the writer looks.
+    Receipt { consigned: Box<Consigned>, receipt: Box<Receipt>, statement: Box<Statement>, change: Box<Change> },
+    /// A notice is safe with its recipient.
+    Notice { change: Box<Change> },
+    /// Not now.
+    Later { reason: String, change: Box<Change> },
+}
+
+/// Settles what `member` says; one answer for each settlement, in order, durable. `attempts` are the deliveries on their way to it on
+/// this stream, with the number of the attempt.
+pub async fn settle(
+    hub: &Hub,
+    member: &Member,
+    jws: &[String],
+    settlements: Vec<Settlement>,
+    attempts: &HashMap<u64, u32>,
+) -> Vec<SettlementAnswer> {
+    let mut asked = Vec::with_capacity(settlements.len());
+    for settlement in settlements {
+        let delivery_id = settlement.delivery_id;
+        asked.push((delivery_id, ask(hub, member, jws, settlement, attempts)));
+    }
+    let changes =
+        asked.iter().filter_map(|(_, asked)| asked.as_ref().ok().and_then(Asked::change).cloned()).collect::<Vec<_>>();
+    fail::fail_point!("settle.received");
+    let mut done =
+        if changes.is_empty() { Vec::new().into_iter() } else { hub.store.commit(changes).await.into_iter() };
+    let mut answers = Vec::with_capacity(asked.len());
+    for (delivery_id, asked) in asked {
+        let outcome = match asked {
+            Err(refused) => Err(refused),
+            Ok(Asked::Nothing) => Ok(()),
+            Ok(asked) => match done.next() {
+                Some(Ok(done)) => conclude(hub, member, delivery_id, asked, done).await,
+                Some(Err(rejected)) => Err(hub.rejected(rejected)),
+                None => Err(Refused::because(Reason::StoreFailed)),
+            },
+        };
+        if let Err(refused) = &outcome {
+            hub.refuse("settle", member.as_str(), &delivery_id.to_string(), refused);
+        }
+        answers.push(SettlementAnswer { delivery_id, refused: outcome.err().map(|refused| refused.to_refusal()) });
+    }
+    fail::fail_point!("settle.answered");
+    answers
+}
+
+impl Asked {
+    fn change(&self) -> Option<&Change> {
+        match self {
+            Self::Nothing => None,
+            Self::Receipt { change, .. } | Self::Notice { change } | Self::Later { change, .. } => Some(change),
+        }
+    }
+}
+
+fn ask(
+    hub: &Hub,
+    member: &Member,
+    jws: &[String],
+    settlement: Settlement,
+    attempts: &HashMap<u64, u32>,
+) -> Result<Asked, Refused> {
+    let delivery_id = settlement.delivery_id;
+    match settlement.outcome {
+        Some(settlement::Outcome::Receipt(framed)) => receipt(hub, member, jws, delivery_id, framed),
+        Some(settlement::Outcome::Notice(_)) => notice(hub, member, delivery_id),
+        Some(settlement::Outcome::Retry(later)) => Ok(retry_later(hub, member, delivery_id, &later, attempts)),
+        None => Err(Refused::new(Reason::FieldInvalid, "A settlement has an outcome.").field("outcome")),
+    }
+}
+
+/// Checks a receipt: about a message that was for this institution, signed by it, over these very bytes.
+fn receipt(
+    hub: &Hub,
+    member: &Member,
+    jws: &[String],
+    delivery_id: u64,
+    framed: FramedStatement,
+) -> Result<Asked, Refused> {
+    let consigned = hub.consigned(delivery_id)?;
+    if consigned.origin.aud != *member.name() {
+        // Nobody learns whether another's delivery exists.
+        return Err(Refused::because(Reason::DeliveryUnknown));
+    }
+    let span = tracing::info_span!("settle", message_id = %consigned.origin.jti, recipient = member.as_str());
+    trace::follow(&span, accepted(&consigned.fact).map_or("", |accepted| accepted.traceparent.as_str()));
+    let _entered = span.enter();
+    let statement = batch::unframe(jws, framed)?;
+    let verified = hub.keyring.verify(&statement, hub.clock.now_ms(), Some(member.as_str()))?;
+    let Said::Receipt(receipt) = verified.statement else {
+        return Err(Refused::new(Reason::StatementMalformed, "A delivery is settled with a receipt.").field("typ"));
+    };
+    receipt.check_against(&consigned.origin, consigned.json())?;
+    let late = match state(hub, &consigned)? {
+        MessageState::Final(Outcome::HandedOver | Outcome::Refused) => return Ok(Asked::Nothing),
+        MessageState::Final(_) => true,
+        MessageState::Waiting | MessageState::Leased | MessageState::DeadLettered => false,
+    };
+    let change = Box::new(settlement_of(hub, delivery_id, &consigned, &receipt, &statement, late));
+    Ok(Asked::Receipt { consigned: Box::new(consigned), receipt, statement: Box::new(statement), change })
+}
+
+fn state(hub: &Hub, consigned: &Consigned) -> Result<MessageState, Refused> {
+    let row = hub.store.message(consigned.origin.jti.as_bytes()).map_err(|error| hub.read_failed(&error))?;
+    // A row that is not there any more belongs to a message that was final long ago.
+    Ok(row.map_or(MessageState::Final(Outcome::HandedOver), |row| row.state))
+}
+
+/// The fact that a receipt makes. `late`: the message was final before; the receipt changes nothing and both are told.
+fn settlement_of(
+    hub: &Hub,
+    sequence: u64,
+    consigned: &Consigned,
+    receipt: &Receipt,
+    statement: &Statement,
+    late: bool,
+) -> Change {
+    let about = About::new(&consigned.origin, consigned.json());
+    let reason = receipt.rsn.clone().unwrap_or_default();
+    let evidence = if receipt.opened {
+        hub.prover.handed_over(about, &statement.json)
+    } else {
+        hub.prover.refused(about, &statement.json, &reason)
+    };
+    let sender = consigned.origin.iss.as_str().to_owned();
+    let (outcome, notify) = match (late, receipt.opened) {
+        (true, _) => (Outcome::ReceiptAfterEnd, vec![sender, consigned.origin.aud.as_str().to_owned()]),
+        (false, true) => (Outcome::HandedOver, vec![sender]),
+        (false, false) => (Outcome::Refused, vec![sender]),
+    };
+    let fact = Settled {
+        sequence,
+        outcome: outcome.into(),
+        receipt: Some(statement.clone()),
+        reason,
+        notify,
+        queue: consigned.origin.aud.as_str().to_owned(),
+        case_move: if outcome == Outcome::Refused { undo::move_back(hub, sequence, consigned) } else { None },
+        ..Settled::default()
+    };
+    Change::Settle { fact: Box::new(fact), sign: vec![(Slot::Evidence, evidence)], mover: None }
+}
+
+/// A notice that waits for this institution is safe with it.
+fn notice(hub: &Hub, member: &Member, delivery_id: u64) -> Result<Asked, Refused> {
+    let unknown = || Refused::because(Reason::DeliveryUnknown);
+    let fact = hub.store.fact(delivery_id).map_err(|_| unknown())?;
+    if !notified(&fact).iter().any(|queue| queue == member.as_str()) {
+        return Err(unknown());
+    }
+    let fact = Settled {
+        sequence: delivery_id,
+        outcome: Outcome::HandedOver.into(),
+        queue: member.as_str().to_owned(),
+        ..Settled::default()
+    };
+    Ok(Asked::Notice { change: Box::new(Change::Settle { fact: Box::new(fact), sign: Vec::new(), mover: None }) })
+}
+
+/// The queues in which a fact waits as a notice.
+pub(crate) fn notified(fact: &Fact) -> &[String] {
+    match &fact.kind {
+        Some(Kind::Settled(settled)) => &settled.notify,
+        Some(Kind::CaseExpired(expired)) => &expired.notify,
+        _ => &[],
+    }
+}
+
+/// An attempt that the recipient puts off. One that is no longer on its way is offered again anyhow.
+fn retry_later(hub: &Hub, member: &Member, sequence: u64, later: &RetryLater, attempts: &HashMap<u64, u32>) -> Asked {
+    let Some(attempt) = attempts.get(&sequence).copied() else { return Asked::Nothing };
+    let reason =
+        if is_stable(&later.reason) { later.reason.clone() } else { Reason::NackTransient.as_str().to_owned() };
+    let failure = Failure {
+        sequence,
+        attempt,
+        reason: reason.clone(),
+        detail: later.detail.clone(),
+        again: Again::Later { at_least_ms: later.delay_ms },
+    };
+    Asked::Later { reason, change: Box::new(retry::change(hub, member.as_str(), failure)) }
+}
+
+/// Whether a peer's word can stand where reasons stand: it becomes a label of a counter or stands in a log line, so it must be one that we
+/// know; and not the one by which attempts do not count.
+fn is_stable(reason: &str) -> bool {
+    reason.parse::<Reason>().is_ok_and(|reason| reason != retry::LOST)
+}
+
+async fn conclude(hub: &Hub, member: &Member, delivery_id: u64, asked: Asked, done: Done) -> Result<(), Refused> {
+    match asked {
+        Asked::Nothing | Asked::Notice { .. } => Ok(()),
+        Asked::Later { reason, .. } => {
+            retry::count(hub, member.as_str(), delivery_id, &reason, &done);
+            Ok(())
+        }
+        Asked::Receipt { consigned, receipt, statement, .. } => {
+            let done = match done {
+                // It became final between our look and the writer's: by another receipt, or by the clock.
+                Done::Already { .. } => after_end(hub, delivery_id, &consigned, &receipt, &statement).await?,
+                done => Some(done),
+            };
+            if let Some(done) = &done {
+                hub.waiting.settled(&hub.store, done);
+            }
+            if matches!(done, Some(Done::Settled { .. })) {
+                hub.metrics.receipt(receipt.opened);
+                tracing::info!(
+                    message_id = %consigned.origin.jti,
+                    recipient = member.as_str(),
+                    opened = receipt.opened,
+                    reason = receipt.rsn.as_deref().map_or("", |reason| if is_stable(reason) { reason } else { "(unknown)" }),
+                    "settled"
+                );
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Records a receipt for a message that is final, unless it is final by a receipt.
+async fn after_end(
+    hub: &Hub,
+    sequence: u64,
+    consigned: &Consigned,
+    receipt: &Receipt,
+    statement: &Statement,
+) -> Result<Option<Done>, Refused> {
+    if matches!(state(hub, consigned)?, MessageState::Final(Outcome::HandedOver | Outcome::Refused)) {
+        return Ok(None);
+    }
+    let change = settlement_of(hub, sequence, consigned, receipt, statement, true);
+    hub.store.commit_one(change).await.map(Some).map_err(|rejected| hub.rejected(rejected))
+}

@@ -1,0 +1,12 @@
+//! Promises of the whole gateway, over real TLS on loopback, with adapters made by hand.
+
+mod adapter;
+mod cases;
+mod delivery;
+mod ends;
+mod parts;
+mod refusals;
+mod running;
+mod services;
+mod submission;
+mod world;

@@ -1,0 +1,126 @@
+//! Cases: the gateway enforces casework as far as origin shows it.
+
+use tramite_proto::{ids::CaseId, reason::Reason, statement::Event};
+
+use super::{
+    adapter::{Adapter, Draft, two},
+    world::World,
+};
+
+fn update(from: &Adapter, to: &Adapter, opening: &Draft, status: &'static str, reason: Option<&'static str>) -> Draft {
+    Draft {
+        case: Some(CaseId::from(opening.id)),
+        conversation: opening.conversation,
+        message_type: "tramite.body.v1.ReferralUpdate",
+        status,
+        reason,
+        ..from.draft(&to.name)
+    }
+}
+
+async fn opened(caritas: &Adapter, inps: &Adapter, deadline_s: Option<i64>) -> Draft {
+    let conversation = Some(tramite_proto::ids::ConversationId::new(0, super::adapter::random()));
+    let draft = Draft { conversation, deadline_s, ..caritas.draft(&inps.name) };
+    caritas.submit(&caritas.message(&draft, inps)).await.unwrap();
+    draft
+}
+
+#[tokio::test]
+async fn only_the_two_of_a_case_move_it_and_only_as_the_table_says() {
+    let world = World::new().await;
+    let (caritas, inps) = two(&world).await;
+    let comune = Adapter::join(&world, "comune").await;
+    let case = opened(&caritas, &inps, None).await;
+    let submit = async |from: &Adapter, to: &Adapter, draft: Draft| {
+        from.submit(&from.message(&draft, to)).await.map(|_| ()).map_err(|refused| refused.reason)
+    };
+    // The opener cannot accept its own referral.
+    let own = update(&caritas, &inps, &case, "accepted", None);
+    assert_eq!(submit(&caritas, &inps, own).await, Err(Reason::CaseTransitionInvalid));
+    // Nor can the responder tell it to somebody else.
+    let aside = update(&inps, &comune, &case, "accepted", None);
+    assert_eq!(submit(&inps, &comune, aside).await, Err(Reason::CaseNotParty));
+    // Another conversation, another kind of case.
+    let elsewhere = Draft { conversation: None, ..update(&inps, &caritas, &case, "accepted", None) };
+    assert_eq!(submit(&inps, &caritas, elsewhere).await, Err(Reason::CaseMismatch));
+    let document = "tramite.body.v1.DocumentResponse";
+    let other_kind = Draft { message_type: document, ..update(&inps, &caritas, &case, "provided", None) };
+    assert_eq!(submit(&inps, &caritas, other_kind).await, Err(Reason::CaseMismatch));
+    // A rejection needs a reason of its list.
+    let bare = update(&inps, &caritas, &case, "rejected", None);
+    assert_eq!(submit(&inps, &caritas, bare).await, Err(Reason::CaseReasonInvalid));
+    assert_eq!(submit(&inps, &caritas, update(&inps, &caritas, &case, "accepted", None)).await, Ok(()));
+    assert_eq!(
+        submit(&inps, &caritas, update(&inps, &caritas, &case, "accepted", None)).await,
+        Err(Reason::CaseTransitionInvalid)
+    );
+}
+
+#[tokio::test]
+async fn a_case_that_nobody_takes_up_ends_at_its_deadline_and_both_are_told() {
+    let world = World::new().await;
+    let (caritas, inps) = two(&world).await;
+    let (mut sender, mut recipient) = (caritas.receive(8).await, inps.receive(8).await);
+    let case = opened(&caritas, &inps, Some(3_600)).await;
+    let delivery = recipient.delivery().await;
+    recipient.opened(&inps, &delivery).await;
+    assert_eq!(sender.notice().await.evidence.unwrap().evt, Event::ContentHandover);
+
+    world.clock.advance_s(3_601);
+    for inbox in [&mut sender, &mut recipient] {
+        let notice = inbox.notice().await;
+        let evidence = notice.evidence.clone().unwrap();
+        assert_eq!((evidence.evt, evidence.mid), (Event::AcceptanceRejectionExpiry, case.id));
+        assert_eq!(notice.message_id, case.id.to_string());
+        inbox.acknowledge(&notice).await;
+    }
+    let late = update(&inps, &caritas, &case, "accepted", None);
+    let refused = inps.submit(&inps.message(&late, &caritas)).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::CaseTransitionInvalid);
+    assert_eq!(world.metric("cases_expired_total", "").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_case_that_was_taken_up_has_no_deadline_any_more() {
+    let world = World::new().await;
+    let (caritas, inps) = two(&world).await;
+    let case = opened(&caritas, &inps, Some(3_600)).await;
+    let accepted = update(&inps, &caritas, &case, "accepted", None);
+    inps.submit(&inps.message(&accepted, &caritas)).await.unwrap();
+    world.clock.advance_s(3_601);
+    let next = opened(&caritas, &inps, Some(1)).await;
+    world.clock.advance_s(2);
+    // When the later one has expired, the earlier one has had its chance to.
+    let mut sender = caritas.receive(8).await;
+    loop {
+        let notice = sender.notice().await;
+        if notice.evidence.is_some_and(|evidence| evidence.evt == Event::AcceptanceRejectionExpiry) {
+            assert_eq!(notice.message_id, next.id.to_string());
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_move_that_the_other_side_could_not_open_is_taken_back_and_may_be_sent_again() {
+    let world = World::new().await;
+    let (caritas, inps) = two(&world).await;
+    let mut recipient = caritas.receive(8).await;
+    let case = opened(&caritas, &inps, None).await;
+    let submit =
+        async |status| inps.submit(&inps.message(&update(&inps, &caritas, &case, status, None), &caritas)).await;
+    for status in ["accepted", "in_progress"] {
+        submit(status).await.unwrap();
+        let delivery = recipient.delivery().await;
+        recipient.opened(&caritas, &delivery).await;
+    }
+    submit("completed").await.unwrap();
+    let delivery = recipient.delivery().await;
+    assert_eq!(submit("completed").await.unwrap_err().reason, Reason::CaseTransitionInvalid);
+    recipient.sign_for(&caritas, delivery.id, &caritas.receipt(&delivery, false)).await.unwrap();
+    submit("completed").await.unwrap();
+    // What was opened stands.
+    let delivery = recipient.delivery().await;
+    recipient.opened(&caritas, &delivery).await;
+    assert_eq!(submit("completed").await.unwrap_err().reason, Reason::CaseTransitionInvalid);
+}
