@@ -1,0 +1,99 @@
+//! How long to wait before trying again: exponential, capped, with jitter, so that a hundred adapters do not come back at once. Full jitter
+//! for connections; with a floor of half the bound for one thing that is tried again, which must not be asked for at once.
+
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use tramite_proto::reason::Refused;
+
+use crate::entropy::fraction;
+
+/// The first wait is somewhere below this.
+const FIRST: Duration = Duration::from_millis(200);
+/// No wait is longer: a hundred adapters then make forty attempts a second, and no office stays cut off once the gateway is back.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// A session that lasted so long was a good one: the next attempt waits short again.
+const GOOD: Duration = Duration::from_secs(30);
+
+/// Counts failures in a row.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs one session after the other until stopped, with a wait between them. `ended` hears how each ended, and whether that is news:
+    /// trouble is told of when it begins, not each time that it is still there.
+    pub(crate) async fn run<S: Future<Output = Result<(), Refused>>>(
+        stop: &CancellationToken,
+        session: impl Fn() -> S,
+        ended: impl Fn(bool, Result<(), Refused>),
+    ) {
+        let mut backoff = Self::new();
+        loop {
+            let begun = Instant::now();
+            let result = tokio::select! {
+                () = stop.cancelled() => return,
+                result = session() => result,
+            };
+            if begun.elapsed() > GOOD {
+                backoff = Self::new();
+            }
+            ended(backoff.is_fresh(), result);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = backoff.pause() => {}
+            }
+        }
+    }
+
+    /// True until something failed: trouble is told of when it begins, not each time that it is still there.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.failures == 0
+    }
+
+    /// The next wait: anything from zero up to the bound, which doubles with each failure.
+    pub(crate) fn next(&mut self) -> Duration {
+        let bound = bound(FIRST, LONGEST, self.failures);
+        self.failures = self.failures.saturating_add(1);
+        bound.mul_f64(fraction())
+    }
+
+    /// Waits.
+    pub(crate) async fn pause(&mut self) {
+        tokio::time::sleep(self.next()).await;
+    }
+}
+
+/// The wait before the attempt after `failures` failed ones, for what has its own bounds: full jitter above a floor of half the bound.
+pub(crate) fn delay_ms(first_ms: u64, longest_ms: u64, failures: u32) -> u64 {
+    let bound = bound(Duration::from_millis(first_ms), Duration::from_millis(longest_ms), failures);
+    let jittered = bound.mul_f64(0.5 + fraction() / 2.0);
+    u64::try_from(jittered.as_millis()).unwrap_or(longest_ms)
+}
+
+fn bound(first: Duration, longest: Duration, failures: u32) -> Duration {
+    // Two to the sixteenth of anything here is beyond every cap.
+    first.saturating_mul(1 << failures.min(16)).min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_cap_and_never_beyond() {
+        let mut backoff = Backoff::new();
+        for failures in 0..40 {
+            assert!(backoff.next() <= bound(FIRST, LONGEST, failures));
+        }
+        assert_eq!(bound(FIRST, LONGEST, 39), LONGEST);
+        assert!((500..=1_000).contains(&delay_ms(1_000, 60_000, 0)));
+        assert!((30_000..=60_000).contains(&delay_ms(1_000, 60_000, 30)));
+    }
+}

@@ -1,0 +1,27 @@
+//! In: from the gateway's delivery to the back office's inbox, and the receipt.
+//!
+//! `receiver` holds the Receive stream; `check` judges a delivery; `fetch` brings its parts; `take` has it on the disk with a signed
+//! receipt; `notice` does the like for news about what was sent. Invariants: a receipt that says opened is signed only when everything
+//! that it vouches for is on the disk; a message that came before gets the receipt that it got, and the back office never a second one;
+//! nothing that the gateway says or passes on is believed unless it checks.
+
+mod check;
+mod fetch;
+mod notice;
+mod receiver;
+mod take;
+
+use tramite_store::Change;
+
+pub(crate) use self::{check::open, notice::shown, receiver::Receiver, take::settle_refused};
+
+/// The same change without its move of a case.
+fn without_move(change: Change) -> Change {
+    match change {
+        Change::Accept { mut fact, content, sign, .. } => {
+            fact.case_move = None;
+            Change::Accept { fact, content, sign, mover: None }
+        }
+        other => other,
+    }
+}

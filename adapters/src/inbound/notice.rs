@@ -1,0 +1,238 @@
+//! News from the gateway about a message or a case: checked, kept, shown to the back office.
+//!
+//! Knows which event is which kind of notice. Never believes: the gateway's evidence must check and be about a message that this store
+//! knows; a receipt in it must be the recipient's own over that very message. Invariant: one event is one item in the inbox, however often
+//! it comes.
+
+use bytes::Bytes;
+use prost::Message as _;
+use tramite_proto::{
+    batch,
+    ids::{CaseId, Digest, MessageId},
+    pb::{
+        backoffice::v1 as pb,
+        exchange::v1::Notice,
+        journal::v1::{Accepted, CaseMove},
+        statement::v1::Statement,
+    },
+    reason::{Reason, Refused},
+    statement::{Event, Evidence, Origin, Receipt},
+    states::{self, CaseKind, Party},
+};
+use tramite_store::{Change, Mover, Rejected, accepted};
+
+use super::without_move;
+use crate::{
+    core::{BACKOFFICE, Core, origin, rejected, unreadable},
+    directory::Doubt,
+    metrics,
+    outbound::taken_back,
+};
+
+/// The kinds of notice, as the contract names them.
+const OPENED: &str = "OPENED";
+const REFUSED: &str = "REFUSED";
+const EXPIRED: &str = "EXPIRED";
+const DEAD_LETTERED: &str = "DEAD_LETTERED";
+const DISCARDED: &str = "DISCARDED";
+const CASE_EXPIRED: &str = "CASE_EXPIRED";
+const RECEIPT_AFTER_EXPIRY: &str = "RECEIPT_AFTER_EXPIRY";
+/// Ends after which a receipt changes nothing.
+const ENDS: [&str; 4] = [REFUSED, EXPIRED, DEAD_LETTERED, DISCARDED];
+
+/// A notice that checks.
+struct Checked {
+    evidence: Evidence,
+    said: Statement,
+    receipt: Option<(Receipt, Statement)>,
+    /// The origin of the message that it is about; `None`: a case that expired before this institution heard of it.
+    about: Option<Origin>,
+}
+
+/// Takes a notice in; durable when it returns.
+pub(super) async fn take(core: &Core, jws: &[String], notice: Notice) -> Result<(), Refused> {
+    let about = notice.message_id.clone();
+    let checked = match check(core, jws, notice).await {
+        Ok(checked) => checked,
+        Err(Doubt::Later(refused)) => return Err(refused),
+        Err(Doubt::Wrong(refused)) => {
+            core.distrust("notice", &about, &refused);
+            return Err(refused);
+        }
+    };
+    let Some(origin) = &checked.about else { return Ok(()) };
+    let kind = kind_of(core, &checked, origin)?;
+    let change = change(core, &checked, origin, kind)?;
+    let done = match core.store.commit_one(change.clone()).await {
+        // The case has moved on here: the news is kept, and changes nothing.
+        Err(Rejected::Case(_)) => core.store.commit_one(without_move(change)).await,
+        done => done,
+    };
+    if matches!(done.map_err(rejected)?, tramite_store::Done::Accepted { .. }) {
+        core.metrics.notices.get_or_create(&metrics::kind(kind)).inc();
+        // A reason that we do not know could be anything that its writer liked: the back office is shown it, the log is not.
+        let reason = checked.evidence.rsn.as_deref().and_then(|reason| reason.parse::<Reason>().ok());
+        tracing::info!(
+            kind,
+            message_id = %origin.jti,
+            case_id = %origin.case,
+            reason = reason.map_or("", Reason::as_str),
+            "news of a message"
+        );
+    }
+    Ok(())
+}
+
+async fn check(core: &Core, jws: &[String], notice: Notice) -> Result<Checked, Doubt> {
+    let wrong = |reason: Reason, detail: &str| Doubt::Wrong(Refused::new(reason, detail));
+    let unframe = |framed| batch::unframe(jws, framed).map_err(Doubt::Wrong);
+    let framed = notice.evidence.ok_or_else(|| wrong(Reason::EvidenceInvalid, "the notice has no evidence"))?;
+    let said = unframe(framed)?;
+    let evidence = core.check_evidence(&said).await?;
+    let known = known(core, &evidence.mid).map_err(Doubt::Later)?;
+    let Some((origin, statement)) = known else {
+        let unheard = evidence.evt == Event::AcceptanceRejectionExpiry && evidence.to == core.name;
+        return match unheard {
+            true => Ok(Checked { evidence, said, receipt: None, about: None }),
+            false => {
+                Err(wrong(Reason::UnknownMessage, "the notice is about a message that this institution did not send"))
+            }
+        };
+    };
+    evidence.check_against(&origin, &statement.json).map_err(Doubt::Wrong)?;
+    let receipt = match notice.receipt.map(unframe).transpose()? {
+        Some(given) => Some((check_receipt(core, &given, &evidence, (&origin, &statement)).await?, given)),
+        None => None,
+    };
+    let opened = receipt.as_ref().map(|(receipt, _)| receipt.opened);
+    match (evidence.evt, opened) {
+        (Event::ContentHandover, Some(true)) | (Event::ContentHandoverFailure, None | Some(false)) => {}
+        (Event::ContentConsignmentFailure | Event::AcceptanceRejectionExpiry, None) => {}
+        _ => return Err(wrong(Reason::EvidenceInvalid, "the notice's event and its receipt do not go together")),
+    }
+    Ok(Checked { evidence, said, receipt, about: Some(origin) })
+}
+
+/// A receipt is the recipient's own word, over this very message, and the one that the gateway's evidence names.
+async fn check_receipt(
+    core: &Core,
+    given: &Statement,
+    evidence: &Evidence,
+    (origin, statement): (&Origin, &Statement),
+) -> Result<Receipt, Doubt> {
+    let receipt = Receipt::parse(&given.json).map_err(Doubt::Wrong)?;
+    receipt.check_against(origin, &statement.json).map_err(Doubt::Wrong)?;
+    core.check_said(given, &origin.aud, receipt.at.saturating_mul(1_000)).await?;
+    if evidence.rcp_s256 != Some(Digest::of(&given.json)) {
+        let detail = "the gateway's evidence is not about the receipt beside it";
+        return Err(Doubt::Wrong(Refused::new(Reason::ReceiptMismatch, detail)));
+    }
+    Ok(receipt)
+}
+
+/// The origin of a message that was sent or received here.
+fn known(core: &Core, id: &MessageId) -> Result<Option<(Origin, Statement)>, Refused> {
+    let Some(row) = core.store.message(id.as_bytes()).map_err(unreadable)? else { return Ok(None) };
+    let fact = core.store.fact(row.sequence).map_err(unreadable)?;
+    let accepted = accepted(&fact).ok_or_else(|| Refused::because(Reason::Internal))?;
+    let (origin, statement) = origin(accepted)?;
+    Ok(Some((origin, statement.clone())))
+}
+
+fn kind_of(core: &Core, checked: &Checked, origin: &Origin) -> Result<&'static str, Refused> {
+    let reason = checked.evidence.rsn.as_deref().unwrap_or_default();
+    Ok(match (checked.evidence.evt, &checked.receipt) {
+        // About our own receipt, or after an end that was told: both mean that the message was over when the receipt came.
+        (_, Some(_)) if origin.aud == core.name || is_over(core, origin)? => RECEIPT_AFTER_EXPIRY,
+        (Event::ContentHandover, _) => OPENED,
+        (_, Some(_)) => REFUSED,
+        (Event::AcceptanceRejectionExpiry, _) => CASE_EXPIRED,
+        (Event::ContentConsignmentFailure, _) => EXPIRED,
+        _ if reason == Reason::Discarded.as_str() => DISCARDED,
+        _ => DEAD_LETTERED,
+    })
+}
+
+/// True when the end of this message was told before. A dead letter that was put back is none.
+fn is_over(core: &Core, origin: &Origin) -> Result<bool, Refused> {
+    let id = origin.jti.to_string();
+    let timeline = core.store.timeline(origin.case).map_err(unreadable)?;
+    let mut newest_first = timeline.iter().rev().filter_map(|(_, fact)| shown(accepted(fact)?));
+    let told = newest_first.find(|notice| notice.message_id == id);
+    Ok(told.is_some_and(|notice| ENDS.contains(&notice.kind.as_str()) && notice.kind != DEAD_LETTERED))
+}
+
+/// The notice in an inbox row; `None` when the row is a message.
+pub(crate) fn shown(accepted: &Accepted) -> Option<pb::Notice> {
+    if accepted.queue != BACKOFFICE || accepted.extra.is_empty() {
+        return None;
+    }
+    pb::Notice::decode(accepted.extra.clone()).ok()
+}
+
+fn change(core: &Core, checked: &Checked, origin: &Origin, kind: &str) -> Result<Change, Refused> {
+    let evidence = &checked.evidence;
+    let reason = evidence.rsn.clone().unwrap_or_default();
+    let detail = reason.parse::<Reason>().map(|reason| reason.meaning().to_owned()).unwrap_or_default();
+    let shown = pb::Notice {
+        kind: kind.to_owned(),
+        message_id: origin.jti.to_string(),
+        case_id: origin.case.to_string(),
+        to: origin.aud.to_string(),
+        reason,
+        detail,
+        at: evidence.at,
+    };
+    // A receipt is news once, whatever evidence the gateway writes about it.
+    let news = checked.receipt.as_ref().map_or(&checked.said, |(_, statement)| statement);
+    let digest = Digest::of(&news.json);
+    // What goes back is no move that anybody makes: there is nothing to judge.
+    let (case_move, mover) = match case_move(core, origin, kind)? {
+        Some(ends) => (Some(ends), Some(Mover::Party(Party::Gateway))),
+        None => (back(core, origin, kind)?, None),
+    };
+    let fact = Accepted {
+        case_move,
+        queue: BACKOFFICE.to_owned(),
+        // No message has it, for theirs have 16 bytes.
+        id: [b"n".as_slice(), digest.as_bytes()].concat().into(),
+        digest: Bytes::copy_from_slice(digest.as_bytes()),
+        evidence: Some(checked.said.clone()),
+        receipt: checked.receipt.as_ref().map(|(_, statement)| statement.clone()),
+        extra: shown.encode_to_vec().into(),
+        case_id: Bytes::copy_from_slice(origin.case.as_bytes()),
+        ..Accepted::default()
+    };
+    Ok(Change::Accept { fact: Box::new(fact), content: Bytes::new(), sign: Vec::new(), mover })
+}
+
+/// A message of ours that moved the case here and never will be opened: the case goes back to where it was. A dead letter may still
+/// be put back at the gateway, so it is no end.
+fn back(core: &Core, origin: &Origin, kind: &str) -> Result<Option<CaseMove>, Refused> {
+    if origin.iss != core.name || ![REFUSED, EXPIRED, DISCARDED].contains(&kind) {
+        return Ok(None);
+    }
+    let Some(row) = core.store.message(origin.jti.as_bytes()).map_err(unreadable)? else { return Ok(None) };
+    let fact = core.store.fact(row.sequence).map_err(unreadable)?;
+    Ok(accepted(&fact).and_then(|accepted| taken_back(core, accepted)))
+}
+
+/// A case that expired, by itself or with the message that would have opened it.
+fn case_move(core: &Core, origin: &Origin, kind: &str) -> Result<Option<CaseMove>, Refused> {
+    let ends = kind == CASE_EXPIRED || (kind == EXPIRED && origin.opens_case());
+    let case: CaseId = origin.case;
+    let row = if ends { core.store.case(case).map_err(unreadable)? } else { None };
+    let Some(row) = row else { return Ok(None) };
+    let can = row.kind.parse::<CaseKind>().is_ok_and(|kind| states::can_expire(kind, &row.status));
+    let reason = if kind == EXPIRED { Reason::TtlExpired } else { Reason::CaseExpired };
+    Ok(can.then(|| CaseMove {
+        case_id: Bytes::copy_from_slice(case.as_bytes()),
+        kind: row.kind,
+        opener: row.opener,
+        responder: row.responder,
+        to: "expired".to_owned(),
+        reason: reason.as_str().to_owned(),
+        conversation: row.conversation,
+        ..CaseMove::default()
+    }))
+}

@@ -1,0 +1,298 @@
+//! The receiver: holds the Receive stream, gives credit, takes what comes, settles it.
+//!
+//! Knows the stream and what is on its way. Never knows what makes a delivery good. Invariants: credit comes back only with a
+//! settlement, so no more is in memory than was asked for; a delivery with parts holds up nobody else; what the stream lost comes again
+//! and gets the receipt that it got.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures_util::future::join_all;
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+use tramite_proto::{
+    batch::Framer,
+    ids::MessageId,
+    pb::{
+        exchange::v1::{
+            Notice, NoticeAcknowledged, ReceiveFrame, ReceiveRequest, RetryLater, Settlement, SettlementAnswer,
+            settlement::Outcome,
+        },
+        statement::v1::Statement,
+    },
+    reason::{Reason, Refused},
+};
+use tramite_store::Change;
+
+use super::{
+    check::{self, Arrived, Fault},
+    fetch, notice,
+    take::{self, Reserved, Verdict},
+};
+use crate::{backoff::Backoff, core::Core, link::refusal_of, metrics};
+
+/// Deliveries on their way: four frames, so that the line stays busy while a frame is on its way to the disk.
+const CREDIT: u32 = 256;
+/// Requests that wait for the line.
+const REQUESTS_AHEAD: usize = 16;
+
+/// The receiver.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    core: Arc<Core>,
+    /// Messages that are being taken in: one that is delivered again meanwhile waits for its turn.
+    busy: Arc<Mutex<HashSet<MessageId>>>,
+}
+
+impl Receiver {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core, busy: Arc::default() }
+    }
+
+    /// Works until stopped.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let ended = |first, result: Result<(), Refused>| {
+            self.core.metrics.connected.set(0);
+            if let Err(refused) = result {
+                self.core.link.lost(&refused.detail);
+                tell(first, &refused);
+            }
+        };
+        Backoff::run(&stop, || self.session(), ended).await;
+    }
+
+    /// One stream, to its end.
+    async fn session(&self) -> Result<(), Refused> {
+        self.core.link.wait_introduced().await;
+        let (requests, stream) = mpsc::channel(REQUESTS_AHEAD);
+        let first = ReceiveRequest { credit: CREDIT, ..ReceiveRequest::default() };
+        // There is room: nothing was sent yet.
+        drop(requests.send(first).await);
+        let mut client = self.core.link.exchange();
+        let frames = client.receive(ReceiverStream::new(stream)).await.map_err(|status| refusal_of(&status))?;
+        let mut frames = frames.into_inner();
+        self.core.link.connected(self.core.clock.now_ms());
+        self.core.metrics.connected.set(1);
+        self.core.metrics.connections.inc();
+        tracing::info!(gateway = %self.core.gateway, "connected to the gateway");
+        // Dropped with the stream: what was not settled comes again.
+        let mut tasks = JoinSet::new();
+        loop {
+            let frame = frames.message().await.map_err(|status| refusal_of(&status))?;
+            let frame = frame.ok_or_else(|| Refused::new(Reason::ConnectionLost, "the gateway ended the stream"))?;
+            self.heed(&frame.settled);
+            while tasks.try_join_next().is_some() {}
+            self.spread(frame, &requests, &mut tasks);
+        }
+    }
+
+    /// What the gateway says to settlements.
+    fn heed(&self, answers: &[SettlementAnswer]) {
+        for refusal in answers.iter().filter_map(|answer| answer.refused.as_ref()) {
+            let refused = Refused::from_refusal(refusal);
+            tracing::error!(reason = %refused.reason, detail = refused.detail, "the gateway did not take a settlement");
+            if refused.reason == Reason::SignerUnknown {
+                self.core.link.introduce.notify_one();
+            }
+        }
+    }
+
+    /// Gives each notice and each delivery with parts a task of its own; the rest of the frame goes together.
+    fn spread(&self, frame: ReceiveFrame, requests: &mpsc::Sender<ReceiveRequest>, tasks: &mut JoinSet<()>) {
+        let jws = Arc::new(frame.jws);
+        let work = Work { core: Arc::clone(&self.core), busy: Arc::clone(&self.busy), jws, requests: requests.clone() };
+        if !frame.notices.is_empty() {
+            tasks.spawn(work.clone().notices(frame.notices));
+        }
+        let mut light = Vec::new();
+        for delivery in frame.deliveries {
+            let delivery_id = delivery.delivery_id;
+            match Arrived::read(&self.core, &work.jws, delivery) {
+                Ok(arrived) if arrived.origin.parts.is_empty() => light.push(arrived),
+                Ok(arrived) => drop(tasks.spawn(work.clone().deliveries(vec![arrived]))),
+                Err(refused) => {
+                    // Without a readable origin nothing can be said of it in a receipt: it goes back, and ends as a dead letter.
+                    self.core.distrust("delivery", &delivery_id.to_string(), &refused);
+                    tasks.spawn(work.clone().put_off(delivery_id, refused));
+                }
+            }
+        }
+        if !light.is_empty() {
+            tasks.spawn(work.deliveries(light));
+        }
+    }
+}
+
+fn tell(first: bool, refused: &Refused) {
+    let (reason, detail) = (refused.reason.as_str(), refused.detail.as_str());
+    if first {
+        tracing::warn!(reason, detail, "no connection to the gateway; it is tried again until there is one");
+    } else {
+        tracing::debug!(reason, detail, "still no connection to the gateway");
+    }
+}
+
+/// What a task needs for its part of a frame.
+#[derive(Clone)]
+struct Work {
+    core: Arc<Core>,
+    busy: Arc<Mutex<HashSet<MessageId>>>,
+    jws: Arc<Vec<String>>,
+    requests: mpsc::Sender<ReceiveRequest>,
+}
+
+/// What a look at a delivery came to.
+enum Looked {
+    /// It can be said what becomes of it.
+    Known(Verdict),
+    /// It is good and waits for the disk, its room in the inbox taken.
+    Good(Change, Reserved),
+}
+
+impl Work {
+    async fn deliveries(self, mut arrived: Vec<Arrived>) {
+        fail::fail_point!("inbound.received");
+        let spans: Vec<_> = arrived.iter_mut().map(Arrived::span).collect();
+        let turns: Vec<_> = arrived.iter().map(|arrived| Turn::take(&self.busy, arrived.origin.jti)).collect();
+        let looks = arrived.iter().zip(&turns).zip(spans);
+        let looks = looks.map(|((arrived, turn), span)| self.look(arrived, turn.is_some()).instrument(span));
+        let looked = join_all(looks).await;
+        let verdicts = self.store(&arrived, looked).await;
+        fail::fail_point!("inbound.stored");
+        drop(turns);
+        let said = arrived.iter().map(|arrived| arrived.delivery_id).zip(verdicts).collect();
+        self.settle(said).await;
+        fail::fail_point!("inbound.settled");
+    }
+
+    /// Everything that can be found out before the disk.
+    async fn look(&self, arrived: &Arrived, my_turn: bool) -> Looked {
+        if !my_turn {
+            let refused = Refused::new(Reason::NackTransient, "this very message is being taken in");
+            return Looked::Known(Verdict::Later(refused));
+        }
+        match take::before(&self.core, arrived) {
+            Ok(Some(receipt)) => return Looked::Known(Verdict::Receipt(receipt)),
+            Ok(None) => {}
+            Err(refused) => return Looked::Known(Verdict::Later(refused)),
+        }
+        match self.judge(arrived).await {
+            Ok(reserved) => Looked::Good(take::acceptance(&self.core, arrived), reserved),
+            Err(Fault::Later(refused)) => Looked::Known(Verdict::Later(refused)),
+            Err(Fault::Untrue(refused)) => {
+                self.core.distrust("message", &arrived.origin.jti.to_string(), &refused);
+                Looked::Known(Verdict::Later(refused))
+            }
+            Err(Fault::Issuer(refused)) => Looked::Known(take::refuse(&self.core, arrived, &refused).await),
+        }
+    }
+
+    async fn judge(&self, arrived: &Arrived) -> Result<Reserved, Fault> {
+        if !take::has_room(&self.core).map_err(Fault::Later)? {
+            return Err(Fault::Later(Refused::because(Reason::InboxFull)));
+        }
+        let body = check::check(&self.core, arrived).await?;
+        // Only now: what nobody vouches for takes no room.
+        let reserved = Reserved::take(&self.core, arrived).map_err(Fault::Later)?;
+        fetch::parts(&self.core, &arrived.origin, &body).await?;
+        Ok(reserved)
+    }
+
+    /// One commit for all that is good.
+    async fn store(&self, arrived: &[Arrived], looked: Vec<Looked>) -> Vec<Verdict> {
+        let changes: Vec<Change> = looked
+            .iter()
+            .filter_map(|looked| match looked {
+                Looked::Good(change, _) => Some(change.clone()),
+                Looked::Known(_) => None,
+            })
+            .collect();
+        let mut done = if changes.is_empty() { Vec::new() } else { self.core.store.commit(changes).await }.into_iter();
+        let mut verdicts = Vec::with_capacity(looked.len());
+        for (arrived, looked) in arrived.iter().zip(looked) {
+            verdicts.push(match looked {
+                Looked::Known(verdict) => verdict,
+                Looked::Good(change, reserved) => {
+                    let done = done.next().unwrap_or(Err(tramite_store::Rejected::Failed));
+                    take::settled(&self.core, arrived, (change, reserved), done).await
+                }
+            });
+        }
+        verdicts
+    }
+
+    async fn notices(self, notices: Vec<Notice>) {
+        let mut settlements = Vec::with_capacity(notices.len());
+        for notice in notices {
+            let delivery_id = notice.delivery_id;
+            let outcome = match notice::take(&self.core, &self.jws, notice).await {
+                Ok(()) => Outcome::Notice(NoticeAcknowledged {}),
+                Err(refused) => self.later(&refused),
+            };
+            settlements.push(Settlement { delivery_id, outcome: Some(outcome) });
+        }
+        self.send(Vec::new(), settlements).await;
+    }
+
+    async fn put_off(self, delivery_id: u64, refused: Refused) {
+        self.settle(vec![(delivery_id, Verdict::Later(refused))]).await;
+    }
+
+    async fn settle(&self, said: Vec<(u64, Verdict)>) {
+        let mut framer = Framer::new();
+        let settlements = said
+            .into_iter()
+            .map(|(delivery_id, verdict)| {
+                let outcome = match verdict {
+                    Verdict::Receipt(receipt) => receipt_outcome(&mut framer, &receipt),
+                    Verdict::Later(refused) => self.later(&refused),
+                };
+                Settlement { delivery_id, outcome: Some(outcome) }
+            })
+            .collect();
+        self.send(framer.into_jws(), settlements).await;
+    }
+
+    fn later(&self, refused: &Refused) -> Outcome {
+        self.core.metrics.deferred.get_or_create(&metrics::reason(refused.reason.as_str())).inc();
+        tracing::warn!(reason = %refused.reason, detail = refused.detail, "a delivery is put off");
+        Outcome::Retry(RetryLater {
+            delay_ms: refused.come_back_ms().unwrap_or(0),
+            reason: refused.reason.as_str().to_owned(),
+            detail: refused.detail.clone(),
+        })
+    }
+
+    async fn send(&self, jws: Vec<String>, settlements: Vec<Settlement>) {
+        let credit = u32::try_from(settlements.len()).unwrap_or(0);
+        // The stream is gone: what it brought comes again.
+        drop(self.requests.send(ReceiveRequest { credit, jws, settlements }).await);
+    }
+}
+
+fn receipt_outcome(framer: &mut Framer, receipt: &Statement) -> Outcome {
+    Outcome::Receipt(framer.frame(receipt))
+}
+
+/// The turn of one message; ends when it is dropped.
+struct Turn {
+    busy: Arc<Mutex<HashSet<MessageId>>>,
+    id: MessageId,
+}
+
+impl Turn {
+    fn take(busy: &Arc<Mutex<HashSet<MessageId>>>, id: MessageId) -> Option<Self> {
+        let first = busy.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        first.then(|| Self { busy: Arc::clone(busy), id })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}

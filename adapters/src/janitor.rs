@@ -1,0 +1,92 @@
+//! What must happen by itself: messages that expire here, refusals that were not ended, attachments that were never sent, keys that
+//! change on the disk.
+//!
+//! Knows intervals. Never knows how any of it is done. Invariant: nothing here is needed for what was acknowledged to stay safe.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tramite_store::Leased;
+
+use crate::{
+    attachments::Attachments,
+    core::{Core, GATEWAY, REFUSED},
+    inbound::settle_refused,
+    outbound,
+};
+
+/// An expired message is told of within this.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+/// New key files are in use within this.
+const KEYS_EVERY: Duration = Duration::from_secs(5);
+/// Attachments are kept a day; a little longer does no harm.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// Messages that expire at one look.
+const DUE_MAX: usize = 256;
+
+/// Works until stopped.
+pub(crate) async fn run(core: Arc<Core>, attachments: Attachments, stop: CancellationToken) {
+    end_refusals(&core).await;
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = expire(&core) => {}
+        () = watch_keys(&core) => {}
+        () = sweep(&attachments) => {}
+    }
+}
+
+/// Refusals whose end a crash prevented.
+async fn end_refusals(core: &Core) {
+    while let Ok(leased) = core.store.lease(REFUSED, DUE_MAX, usize::MAX) {
+        if leased.is_empty() {
+            return;
+        }
+        let changes = leased.iter().map(|leased| settle_refused(leased.sequence, "")).collect();
+        if core.store.commit(changes).await.iter().any(Result::is_err) {
+            return;
+        }
+    }
+}
+
+/// Messages that the gateway could not be given in time.
+async fn expire(core: &Core) {
+    loop {
+        sleep(EXPIRE_EVERY).await;
+        let due = match core.store.due(core.clock.now_ms(), DUE_MAX) {
+            Ok(due) => due,
+            Err(error) => {
+                tracing::error!(%error, "what has expired could not be read");
+                continue;
+            }
+        };
+        let mut changes = Vec::new();
+        for row in due.messages.into_iter().filter(|row| row.queue == GATEWAY) {
+            if let Ok(fact) = core.store.fact(row.sequence) {
+                let leased =
+                    Leased { sequence: row.sequence, attempt: row.attempts, fact, content: bytes::Bytes::new() };
+                tracing::warn!(sequence = row.sequence, "a message expired before the gateway could be reached");
+                changes.push(outbound::expired(core, &leased));
+            }
+        }
+        if !changes.is_empty() {
+            core.store.commit(changes).await;
+        }
+    }
+}
+
+async fn watch_keys(core: &Core) {
+    loop {
+        sleep(KEYS_EVERY).await;
+        core.look_for_new_keys();
+    }
+}
+
+async fn sweep(attachments: &Attachments) {
+    loop {
+        sleep(SWEEP_EVERY).await;
+        if let Err(error) = attachments.sweep() {
+            tracing::warn!(%error, "old attachments could not be removed");
+        }
+    }
+}

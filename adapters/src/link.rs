@@ -1,0 +1,118 @@
+//! The connection to the gateway: one channel, dialled out, and how it stands.
+//!
+//! Knows whether the gateway listens to this adapter. Never knows what is said. Invariant: what it shows is a hint for people; every
+//! call finds out for itself.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::sync::watch;
+use tonic::{Status, transport::Channel};
+use tramite_proto::{
+    pb::{directory::v1::directory_client::DirectoryClient, exchange::v1::exchange_client::ExchangeClient},
+    reason::{Reason, Refused},
+};
+
+/// A frame's longest form, as the contract says; what a client takes by default is half of it, and a longer frame ends the stream.
+const FRAME_BYTES_MAX: usize = 8 << 20;
+
+/// How it stands.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Standing {
+    /// The Receive stream is open.
+    pub(crate) connected: bool,
+    /// Unix milliseconds of the last time that it became so; 0: never.
+    pub(crate) since_ms: i64,
+    /// Why not, in one sentence.
+    pub(crate) problem: String,
+}
+
+/// The connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    channel: Channel,
+    standing: Mutex<Standing>,
+    /// True once the gateway has this adapter's key record, without which it believes nothing that the adapter says.
+    introduced: watch::Sender<bool>,
+    refused: AtomicU64,
+    /// Wakes the directory: the gateway does not know our key, or keys have changed.
+    pub(crate) introduce: tokio::sync::Notify,
+}
+
+impl Link {
+    pub(crate) fn new(channel: Channel) -> Self {
+        let standing = Standing { problem: "not connected yet".into(), ..Standing::default() };
+        Self {
+            channel,
+            standing: Mutex::new(standing),
+            introduced: watch::Sender::new(false),
+            refused: AtomicU64::new(0),
+            introduce: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// Calls of the exchange, answers up to a whole frame.
+    pub(crate) fn exchange(&self) -> ExchangeClient<Channel> {
+        ExchangeClient::new(self.channel.clone()).max_decoding_message_size(FRAME_BYTES_MAX)
+    }
+
+    /// Calls of the directory, answers up to a whole frame.
+    pub(crate) fn directory(&self) -> DirectoryClient<Channel> {
+        DirectoryClient::new(self.channel.clone()).max_decoding_message_size(FRAME_BYTES_MAX)
+    }
+
+    /// How it stands.
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn connected(&self, now_ms: i64) {
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) =
+            Standing { connected: true, since_ms: now_ms, problem: String::new() };
+    }
+
+    pub(crate) fn lost(&self, problem: &str) {
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        standing.connected = false;
+        problem.clone_into(&mut standing.problem);
+    }
+
+    /// Messages that the gateway refused for good since start.
+    pub(crate) fn refused_for_good(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The gateway has our key record.
+    pub(crate) fn introduced(&self) {
+        self.introduced.send_replace(true);
+    }
+
+    /// Waits until the gateway has our key record.
+    pub(crate) async fn wait_introduced(&self) {
+        let mut introduced = self.introduced.subscribe();
+        // The sender lives as long as this value, so waiting cannot fail.
+        drop(introduced.wait_for(|done| *done).await);
+    }
+}
+
+/// A failed call to the gateway as a refusal: its own words when it gave some, unreachable otherwise.
+pub(crate) fn refusal_of(status: &Status) -> Refused {
+    Refused::from_status(status).unwrap_or_else(|| {
+        let mut words = status.message().to_owned();
+        let mut source = std::error::Error::source(status);
+        while let Some(cause) = source {
+            let cause_words = cause.to_string();
+            if !words.contains(&cause_words) {
+                words = format!("{words}: {cause_words}");
+            }
+            source = cause.source();
+        }
+        Refused::new(Reason::GatewayUnavailable, format!("the gateway cannot be reached ({words})"))
+    })
+}

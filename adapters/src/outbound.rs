@@ -1,0 +1,17 @@
+//! Out: from a back office's request to the gateway's acceptance.
+//!
+//! `compose` makes of a request the exact sealed and signed bytes and has them on the disk before it answers; `sender` hands them to
+//! the gateway as often as it takes. Invariants: nothing is sealed twice under one id; what was answered is never lost; what the
+//! gateway says counts only when its signature and its subject check.
+
+mod answer;
+mod compose;
+mod place;
+mod sender;
+mod upload;
+
+pub(crate) use self::{
+    answer::{expired, taken_back},
+    compose::send,
+    sender::Sender,
+};

@@ -1,0 +1,195 @@
+//! What the gateway says to a frame, and what becomes of each message by it.
+//!
+//! Knows acceptance, refusal for good and refusal for now. Never believes: an acceptance counts only when its signature and its
+//! subject check; anything else is a failed attempt, with a line in the log and a count. Invariant: a message leaves the outbox only
+//! by a `Settled` with the gateway's verified acceptance, with its refusal for good, or past its expiry.
+
+use bytes::Bytes;
+use tramite_proto::{
+    batch,
+    ids::CaseId,
+    pb::{
+        exchange::v1::{Refusal, SubmitAnswer, SubmitResult, submit_result::Result as Answer},
+        journal::v1::{Accepted, CaseMove, Outcome, Settled},
+        statement::v1::{FramedStatement, Statement},
+    },
+    reason::{Reason, Refused},
+    statement::{Event, Evidence, Origin},
+};
+use tramite_store::{Change, Leased, accepted};
+
+use crate::{
+    backoff,
+    core::{BACKOFFICE, Core, GATEWAY, origin},
+    directory::Doubt,
+    metrics,
+};
+
+/// Wait before the second attempt, and the longest one.
+const RETRY_FIRST_MS: u64 = 500;
+const RETRY_LONGEST_MS: u64 = 60_000;
+
+/// What becomes of the messages of a frame: one change for each.
+pub(super) async fn changes(core: &Core, leased: &[Leased], answer: SubmitAnswer) -> Result<Vec<Change>, Refused> {
+    if answer.results.len() != leased.len() {
+        return Err(Refused::new(
+            Reason::FrameInvalid,
+            "the gateway answered to another number of messages than it was sent",
+        ));
+    }
+    let mut changes = Vec::with_capacity(leased.len());
+    for (leased, result) in leased.iter().zip(answer.results) {
+        changes.push(change(core, leased, &answer.jws, result).await);
+    }
+    Ok(changes)
+}
+
+async fn change(core: &Core, leased: &Leased, jws: &[String], result: SubmitResult) -> Change {
+    let read = accepted(&leased.fact).ok_or_else(|| Refused::because(Reason::Internal));
+    let read = read.and_then(|accepted| Ok((accepted, origin(accepted)?)));
+    let (accepted, (origin, statement)) = match read {
+        Ok(read) => read,
+        Err(refused) => return fail(core, leased, &refused),
+    };
+    match result.result {
+        Some(Answer::Accepted(framed)) => {
+            match check(core, jws, framed, Event::SubmissionAcceptance, &origin, statement).await {
+                Ok(evidence) => {
+                    core.metrics.accepted.inc();
+                    tracing::info!(
+                        message_id = %origin.jti,
+                        case_id = %origin.case,
+                        "the gateway has accepted a message"
+                    );
+                    settle(leased, Outcome::HandedOver, Some(evidence), None)
+                }
+                Err(Doubt::Later(refused)) => fail(core, leased, &refused),
+                Err(Doubt::Wrong(refused)) => {
+                    core.distrust("acceptance", &origin.jti.to_string(), &refused);
+                    fail(core, leased, &Refused::new(Reason::EvidenceInvalid, refused.detail))
+                }
+            }
+        }
+        Some(Answer::Refused(refusal)) => turned_down(core, leased, jws, refusal, (accepted, &origin, statement)).await,
+        None => fail(core, leased, &Refused::new(Reason::FrameInvalid, "the gateway gave no result")),
+    }
+}
+
+/// A refusal: for now, or for good.
+async fn turned_down(
+    core: &Core,
+    leased: &Leased,
+    jws: &[String],
+    mut refusal: Refusal,
+    (accepted, origin, statement): (&Accepted, &Origin, &Statement),
+) -> Change {
+    let refused = Refused::from_refusal(&refusal);
+    if refused.reason == Reason::SignerUnknown {
+        // The gateway does not know our key (any more): introduce ourselves again.
+        core.link.introduce.notify_one();
+    }
+    if refusal.retryable || refused.retryable() {
+        return fail(core, leased, &refused);
+    }
+    let evidence = match refusal.evidence.take() {
+        Some(framed) => check(core, jws, framed, Event::SubmissionRejection, origin, statement).await.ok(),
+        None => None,
+    };
+    core.link.count_refused();
+    core.metrics.refused.get_or_create(&metrics::reason(refused.reason.as_str())).inc();
+    tracing::warn!(
+        message_id = %origin.jti,
+        case_id = %origin.case,
+        reason = %refused.reason,
+        detail = refused.detail,
+        "the gateway refused a message for good"
+    );
+    let mut change = settle(leased, Outcome::Refused, evidence, Some(&refused));
+    if let Change::Settle { fact, .. } = &mut change {
+        fact.case_move = taken_back(core, accepted);
+    }
+    change
+}
+
+/// Unframes the gateway's evidence and checks signature, event and subject.
+async fn check(
+    core: &Core,
+    jws: &[String],
+    framed: FramedStatement,
+    event: Event,
+    origin: &Origin,
+    statement: &Statement,
+) -> Result<Statement, Doubt> {
+    let evidence = batch::unframe(jws, framed).map_err(Doubt::Wrong)?;
+    let read: Evidence = core.check_evidence(&evidence).await?;
+    if read.evt != event {
+        return Err(Doubt::Wrong(Refused::new(Reason::EvidenceInvalid, "the gateway's evidence is of another event")));
+    }
+    read.check_against(origin, &statement.json).map_err(Doubt::Wrong)?;
+    Ok(evidence)
+}
+
+/// What moved the case here when the message was composed never happened anywhere else: the case goes back. One that was to be
+/// opened is marked as entered in error, the one end that its opener may always give it. One that has moved on since stays there.
+pub(crate) fn taken_back(core: &Core, accepted: &Accepted) -> Option<CaseMove> {
+    let made = accepted.case_move.as_ref()?;
+    let row = core.store.case(CaseId::from_bytes(&made.case_id).ok()?).ok()??;
+    if row.status != made.to {
+        return None;
+    }
+    let to = if !made.from.is_empty() {
+        made.from.clone()
+    } else if made.kind == "REFERRAL" {
+        "entered_in_error".to_owned()
+    } else {
+        "cancelled".to_owned()
+    };
+    Some(CaseMove { from: String::new(), to, reason: String::new(), ..made.clone() })
+}
+
+/// Past its expiry, never accepted: the back office is told.
+pub(crate) fn expired(core: &Core, leased: &Leased) -> Change {
+    let refused = Refused::new(Reason::MessageExpired, "the message expired before the gateway could be reached");
+    let mut change = settle(leased, Outcome::Expired, None, Some(&refused));
+    if let (Change::Settle { fact, .. }, Some(accepted)) = (&mut change, accepted(&leased.fact)) {
+        fact.case_move = taken_back(core, accepted);
+    }
+    change
+}
+
+fn settle(leased: &Leased, outcome: Outcome, evidence: Option<Statement>, why: Option<&Refused>) -> Change {
+    let fact = Settled {
+        sequence: leased.sequence,
+        outcome: outcome.into(),
+        evidence,
+        reason: why.map(|refused| refused.reason.as_str().to_owned()).unwrap_or_default(),
+        detail: why.map(|refused| refused.detail.clone()).unwrap_or_default(),
+        // An acceptance is no news: the receipt will be.
+        notify: if why.is_some() { vec![BACKOFFICE.to_owned()] } else { Vec::new() },
+        queue: GATEWAY.to_owned(),
+        ..Settled::default()
+    };
+    Change::Settle { fact: Box::new(fact), sign: Vec::<(tramite_store::Slot, Bytes)>::new(), mover: None }
+}
+
+/// It is tried again, later each time.
+pub(super) fn fail(core: &Core, leased: &Leased, refused: &Refused) -> Change {
+    core.metrics.retries.get_or_create(&metrics::reason(refused.reason.as_str())).inc();
+    let own = backoff::delay_ms(RETRY_FIRST_MS, RETRY_LONGEST_MS, leased.attempt.saturating_sub(1));
+    let wait = own.max(refused.retry_after_ms.unwrap_or(0).min(RETRY_LONGEST_MS));
+    tracing::warn!(
+        sequence = leased.sequence,
+        attempt = leased.attempt,
+        reason = %refused.reason,
+        detail = refused.detail,
+        wait_ms = wait,
+        "a message was not taken by the gateway; it is tried again"
+    );
+    Change::FailAttempt {
+        sequence: leased.sequence,
+        queue: GATEWAY.to_owned(),
+        reason: refused.reason.as_str().to_owned(),
+        detail: refused.detail.clone(),
+        due_ms: core.clock.now_ms().saturating_add(i64::try_from(wait).unwrap_or(0)),
+    }
+}

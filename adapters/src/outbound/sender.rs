@@ -1,0 +1,243 @@
+//! The sender: hands what waits for the gateway over its Submit stream, several frames in flight.
+//!
+//! Knows frames, leases and the stream. Never knows what an answer means: that is `answer`. Invariants: every lease of a stream that
+//! ended is given back; messages of one conversation go one after the other, because the store leases only the first.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tramite_proto::{
+    batch::{BATCH_MAX, Framer},
+    pb::exchange::v1::{FramedMessage, SubmitAnswer, SubmitFrame},
+    reason::{Reason, Refused},
+};
+use tramite_store::{Leased, accepted};
+
+use super::{answer, upload};
+use crate::{
+    backoff::Backoff,
+    core::{Core, GATEWAY, origin, unreadable},
+    link::refusal_of,
+};
+
+/// Messages of a frame, as the contract says.
+const FRAME_MESSAGES: usize = BATCH_MAX;
+/// Content of a frame: below the 8 MiB of a frame with room for statements.
+const FRAME_BYTES: usize = 6 * 1024 * 1024;
+/// Frames without an answer: enough to keep the line busy while the gateway's disk works.
+const FRAMES_IN_FLIGHT: usize = 4;
+/// Messages whose parts go up at the same time; more would only share the line.
+const UPLOADS: usize = 2;
+/// A gateway that has a frame for so long without an answer is taken as gone.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// A frame that waits for its answer.
+struct InFlight {
+    leased: Vec<Leased>,
+    since: Instant,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// The sender.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    core: Arc<Core>,
+}
+
+impl Sender {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
+    /// Works until stopped.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let ended = |first, result| {
+            self.core.store.release_all(GATEWAY);
+            if let Err(refused) = result {
+                tell(first, &refused);
+            }
+        };
+        Backoff::run(&stop, || self.session(), ended).await;
+    }
+
+    /// One stream, to its end.
+    async fn session(&self) -> Result<(), Refused> {
+        self.core.link.wait_introduced().await;
+        // Nothing to send, no stream: the gateway is not asked in vain, and a broken line is found when it matters.
+        self.core.store.arrival(GATEWAY).await;
+        let (frames, stream) = mpsc::channel(FRAMES_IN_FLIGHT);
+        let session = Arc::new(Session {
+            core: Arc::clone(&self.core),
+            slots: Arc::new(Semaphore::new(FRAMES_IN_FLIGHT)),
+            in_flight: Mutex::default(),
+            next: std::sync::atomic::AtomicU64::new(1),
+            frames,
+        });
+        tokio::select! {
+            ended = session.pump() => ended,
+            ended = session.listen(stream) => ended,
+        }
+    }
+}
+
+fn tell(first: bool, refused: &Refused) {
+    let (reason, detail) = (refused.reason.as_str(), refused.detail.as_str());
+    if first {
+        tracing::warn!(reason, detail, "the stream to the gateway ended; what waits is kept and tried again");
+    } else {
+        tracing::debug!(reason, detail, "still no stream to the gateway");
+    }
+}
+
+struct Session {
+    core: Arc<Core>,
+    slots: Arc<Semaphore>,
+    in_flight: Mutex<HashMap<u64, InFlight>>,
+    next: std::sync::atomic::AtomicU64,
+    frames: mpsc::Sender<SubmitFrame>,
+}
+
+impl Session {
+    /// Leases and sends, for ever.
+    async fn pump(self: &Arc<Self>) -> Result<(), Refused> {
+        let uploads = Arc::new(Semaphore::new(UPLOADS));
+        // Dropped with the session, and the uploads with it.
+        let mut tasks = JoinSet::new();
+        loop {
+            let slot = self.slot().await?;
+            let leased = self.lease().await?;
+            let now_ms = self.core.clock.now_ms();
+            let (live, late): (Vec<_>, Vec<_>) = leased.into_iter().partition(|leased| !is_past(leased, now_ms));
+            if !late.is_empty() {
+                self.core.store.commit(late.iter().map(|leased| answer::expired(&self.core, leased)).collect()).await;
+            }
+            let (heavy, light): (Vec<_>, Vec<_>) =
+                live.into_iter().partition(|leased| accepted(&leased.fact).is_some_and(|fact| !fact.parts.is_empty()));
+            if !light.is_empty() {
+                self.send(slot, light).await?;
+            }
+            for leased in heavy {
+                let (session, uploads) = (Arc::clone(self), Arc::clone(&uploads));
+                tasks.spawn(async move { session.send_with_parts(&uploads, leased).await });
+            }
+            // A full lot on its way is enough: its leases and contents are in memory.
+            while tasks.len() >= FRAME_MESSAGES {
+                match tasks.join_next().await {
+                    Some(done) => done.unwrap_or_else(|_| Err(Refused::because(Reason::Internal)))?,
+                    None => break,
+                }
+            }
+            while let Some(done) = tasks.try_join_next() {
+                done.unwrap_or_else(|_| Err(Refused::because(Reason::Internal)))?;
+            }
+        }
+    }
+
+    async fn slot(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        // Never closed.
+        Arc::clone(&self.slots).acquire_owned().await.map_err(|_| Refused::because(Reason::ShuttingDown))
+    }
+
+    async fn lease(&self) -> Result<Vec<Leased>, Refused> {
+        loop {
+            let leased = self.core.store.lease(GATEWAY, FRAME_MESSAGES, FRAME_BYTES).map_err(unreadable)?;
+            if !leased.is_empty() {
+                return Ok(leased);
+            }
+            self.core.store.arrival(GATEWAY).await;
+        }
+    }
+
+    /// Parts first; then the message in a frame of its own. A refused part is a failed attempt, and only that.
+    async fn send_with_parts(&self, uploads: &Semaphore, leased: Leased) -> Result<(), Refused> {
+        let origin = accepted(&leased.fact).ok_or_else(|| Refused::because(Reason::Internal)).and_then(origin);
+        let uploaded = match origin {
+            Ok((origin, _)) => {
+                let _turn = uploads.acquire().await.map_err(|_| Refused::because(Reason::ShuttingDown))?;
+                upload::parts(&self.core, &origin).await
+            }
+            Err(refused) => Err(refused),
+        };
+        if let Err(refused) = uploaded {
+            self.core.store.commit(vec![answer::fail(&self.core, &leased, &refused)]).await;
+            return Ok(());
+        }
+        let slot = self.slot().await?;
+        self.send(slot, vec![leased]).await
+    }
+
+    async fn send(&self, slot: OwnedSemaphorePermit, leased: Vec<Leased>) -> Result<(), Refused> {
+        let mut framer = Framer::new();
+        let mut messages = Vec::with_capacity(leased.len());
+        for leased in &leased {
+            let fact = accepted(&leased.fact).ok_or_else(|| Refused::because(Reason::Internal))?;
+            let statement = fact.statement.as_ref().ok_or_else(|| Refused::because(Reason::Internal))?;
+            messages.push(FramedMessage {
+                origin: Some(framer.frame(statement)),
+                enc: fact.enc.clone(),
+                ciphertext: leased.content.clone(),
+                traceparent: fact.traceparent.clone(),
+            });
+        }
+        let frame_id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let waiting = InFlight { leased, since: Instant::now(), _slot: slot };
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).insert(frame_id, waiting);
+        let frame = SubmitFrame { frame_id, jws: framer.into_jws(), messages };
+        let sent = self.frames.send(frame).await;
+        fail::fail_point!("outbound.sent");
+        sent.map_err(|_| Refused::new(Reason::ConnectionLost, "the stream to the gateway is closed"))
+    }
+
+    /// Takes answers, until there are none.
+    async fn listen(&self, frames: mpsc::Receiver<SubmitFrame>) -> Result<(), Refused> {
+        let mut client = self.core.link.exchange();
+        let stream = client.submit(ReceiverStream::new(frames)).await.map_err(|status| refusal_of(&status))?;
+        let mut answers = stream.into_inner();
+        loop {
+            let answer = match timeout(ANSWER, answers.message()).await {
+                Ok(answer) => answer.map_err(|status| refusal_of(&status))?,
+                Err(_) if self.is_stuck() => {
+                    return Err(Refused::new(Reason::GatewayUnavailable, "the gateway did not answer a frame in time"));
+                }
+                Err(_) => continue,
+            };
+            match answer {
+                Some(answer) => self.take(answer).await?,
+                None => return Err(Refused::new(Reason::ConnectionLost, "the gateway ended the stream")),
+            }
+        }
+    }
+
+    fn is_stuck(&self) -> bool {
+        let in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        in_flight.values().any(|frame| frame.since.elapsed() > ANSWER)
+    }
+
+    async fn take(&self, answer: SubmitAnswer) -> Result<(), Refused> {
+        let frame = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).remove(&answer.frame_id);
+        let frame = frame
+            .ok_or_else(|| Refused::new(Reason::FrameInvalid, "the gateway answered a frame that it was not sent"))?;
+        fail::fail_point!("outbound.answered");
+        let changes = answer::changes(&self.core, &frame.leased, answer).await?;
+        for done in self.core.store.commit(changes).await {
+            if let Err(error) = done {
+                return Err(crate::core::rejected(error));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_past(leased: &Leased, now_ms: i64) -> bool {
+    accepted(&leased.fact).is_some_and(|fact| fact.expires_ms != 0 && fact.expires_ms <= now_ms)
+}

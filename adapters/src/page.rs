@@ -1,0 +1,38 @@
+//! The Prometheus page: plain HTTP on an address of its own, which stays private. It knows counts; never names of persons or
+//! content.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use axum::{Router, http::header::CONTENT_TYPE, routing::get};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    core::{BACKOFFICE, Core, GATEWAY},
+    metrics,
+};
+
+/// Serves `/metrics` at `address` until `stop`; says where it listens.
+pub(crate) async fn serve(core: Arc<Core>, address: SocketAddr, stop: CancellationToken) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    let page = move || {
+        let core = Arc::clone(&core);
+        async move {
+            for (queue, gauge) in [(GATEWAY, &core.metrics.outbox), (BACKOFFICE, &core.metrics.inbox)] {
+                if let Ok(stats) = core.store.queue(queue) {
+                    gauge.set(i64::try_from(stats.waiting).unwrap_or(i64::MAX));
+                }
+            }
+            ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], core.metrics.render())
+        }
+    };
+    let router = Router::new().route("/metrics", get(page));
+    tokio::spawn(async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
+        if let Err(error) = served {
+            tracing::error!(%error, "the metrics page is not served any more");
+        }
+    });
+    Ok(address)
+}

@@ -1,0 +1,219 @@
+//! `incoming/`: what arrives, as a JSON file with its attachments as files beside it.
+//!
+//! Knows how an item is written. What a crash leaves behind, step by step (files first stand in `.partial`, on the same file system):
+//! 1. while they are written: a part of them in `.partial`; thrown away at the next start, the item is written anew;
+//! 2. all synced (the JSON is written last), the item not yet acknowledged: acknowledged and renamed at the next start;
+//! 3. acknowledged, not yet renamed: the renames are done at the next start;
+//! 4. attachments renamed, the JSON not: the same.
+//!
+//! Invariant: the JSON appears last and once; an item that a person took away from the folder never comes back.
+
+use std::{fs, io, path::Path, sync::Arc};
+
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio_util::sync::CancellationToken;
+use tramite_proto::pb::backoffice::v1::{self as pb, inbox_item::Kind};
+
+use super::{Folders, outgoing::pretty};
+use crate::{
+    backoff::Backoff,
+    files, json,
+    office::{Office, Shown},
+};
+
+/// Items written at a time.
+const ITEMS_MAX: usize = 16;
+/// Items set aside before no new ones are taken: so many that fail are the disk's doing, and each has its body in memory.
+const ASIDE_MAX: usize = 256;
+/// Characters of an attachment's name; file systems take 255 bytes.
+const NAME_MAX: usize = 120;
+
+/// An item on its way to its file.
+#[derive(Debug)]
+struct Pending {
+    shown: Shown,
+    /// Its files are whole and it is acknowledged: only the names are missing, and its attachments are erased elsewhere.
+    acknowledged: bool,
+    /// Its failure was told.
+    told: bool,
+}
+
+/// The half that receives.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    folders: Folders,
+    office: Arc<Office>,
+}
+
+impl Incoming {
+    pub(super) fn new(folders: Folders, office: Arc<Office>) -> Self {
+        Self { folders, office }
+    }
+
+    pub(super) async fn run(self, stop: CancellationToken) {
+        if let Err(error) = self.recover().await {
+            tracing::error!(%error, "what a crash left in the spool could not be put in order");
+        }
+        let mut backoff = Backoff::new();
+        let mut aside = Vec::new();
+        loop {
+            let round = tokio::select! {
+                () = stop.cancelled() => return,
+                round = self.round(&mut aside) => round,
+            };
+            if let Err(error) = round {
+                if backoff.is_fresh() {
+                    tracing::warn!(%error, "arrivals could not be written to the spool; they are tried again");
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = backoff.pause() => {}
+                }
+            } else {
+                backoff = Backoff::new();
+            }
+        }
+    }
+
+    /// Finishes what is whole, throws away what is not. One that cannot be finished holds up no other, and stays for the next start.
+    pub(super) async fn recover(&self) -> io::Result<()> {
+        let mut kept = Vec::new();
+        for entry in fs::read_dir(&self.folders.partial)? {
+            let path = entry?.path();
+            let Some(stem) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".item.json"))
+            else {
+                continue;
+            };
+            // What can be read to its closing brace is whole, and so are the attachments that were synced before it.
+            let item: Option<Value> = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            if let Some(id) = item.as_ref().and_then(|item| item.get("item_id")).and_then(Value::as_str) {
+                self.office.inbox().acknowledge(&[id.to_owned()]).await.map_err(io::Error::other)?;
+                if let Err(error) = self.publish(stem) {
+                    tracing::error!(item = id, %error, "an item could not be given its name; that is tried again at the next start");
+                    kept.extend([self.folders.partial.join(stem), path]);
+                }
+            }
+        }
+        // Whatever is left belongs to an item that will be offered again.
+        for entry in fs::read_dir(&self.folders.partial)? {
+            let path = entry?.path();
+            if kept.contains(&path) {
+                continue;
+            }
+            if path.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }
+        }
+        Ok(())
+    }
+
+    /// Waits for items and writes them. One that fails is set aside, still this reader's, and tried again in each round: it holds up no
+    /// other.
+    async fn round(&self, aside: &mut Vec<Pending>) -> io::Result<()> {
+        let inbox = self.office.inbox();
+        if aside.len() < ASIDE_MAX {
+            let items = inbox.lease(ITEMS_MAX).await.map_err(io::Error::other)?;
+            if items.is_empty() && aside.is_empty() {
+                inbox.arrival().await;
+                return Ok(());
+            }
+            aside.extend(items.into_iter().map(|shown| Pending { shown, acknowledged: false, told: false }));
+        }
+        let mut failed = Ok(());
+        for mut pending in std::mem::take(aside) {
+            let Err(error) = self.write(&mut pending).await else { continue };
+            if !pending.told {
+                pending.told = true;
+                tracing::error!(item = pending.shown.sequence, %error, "an item could not be written to the spool; it is set aside");
+            }
+            failed = Err(error);
+            aside.push(pending);
+        }
+        failed
+    }
+
+    /// One item: files, acknowledgement, names.
+    async fn write(&self, pending: &mut Pending) -> io::Result<()> {
+        let stem = stem_of(&pending.shown.item);
+        if !pending.acknowledged {
+            self.write_files(&pending.shown.item, &stem).await?;
+            pending.acknowledged = true;
+        }
+        self.publish(&stem)
+    }
+
+    /// Files that are whole, and the acknowledgement.
+    async fn write_files(&self, item: &pb::InboxItem, stem: &str) -> io::Result<()> {
+        let mut object = json::inbox_item_to_json(item);
+        if let Some(Kind::Message(message)) = &item.kind {
+            let names = self.write_attachments(message, stem).await?;
+            if let Some(list) = object.pointer_mut("/message/attachments").and_then(Value::as_array_mut) {
+                for (shown, name) in list.iter_mut().zip(names) {
+                    if let Value::Object(shown) = shown {
+                        shown.insert("file".into(), json!(format!("{stem}/{name}")));
+                    }
+                }
+            }
+        }
+        files::write_synced(&self.folders.partial.join(format!("{stem}.item.json")), &pretty(&object))?;
+        files::sync_dir(&self.folders.partial)?;
+        self.office.inbox().acknowledge(std::slice::from_ref(&item.item_id)).await.map_err(io::Error::other)?;
+        Ok(())
+    }
+
+    /// Attachments as files; their names in the order of the body.
+    async fn write_attachments(&self, message: &pb::ReceivedMessage, stem: &str) -> io::Result<Vec<String>> {
+        let attachments = message.body.as_ref().map_or(&[][..], |body| &body.attachments);
+        let mut names: Vec<String> = Vec::with_capacity(attachments.len());
+        if attachments.is_empty() {
+            return Ok(names);
+        }
+        let folder = self.folders.partial.join(stem);
+        files::create_private_dir(&folder)?;
+        for (index, attachment) in (0_u32..).zip(attachments) {
+            let mut name = safe_name(&attachment.name);
+            if names.contains(&name) || name.is_empty() {
+                name = format!("{index}-{name}");
+            }
+            let mut file = tokio::fs::File::from_std(files::create_private_file(&folder.join(&name))?);
+            let mut reading = self.office.attachment(&message.message_id, index).await.map_err(io::Error::other)?;
+            while let Some(bytes) = reading.next().await.map_err(io::Error::other)? {
+                file.write_all(&bytes).await?;
+            }
+            file.flush().await?;
+            file.sync_all().await?;
+            names.push(name);
+        }
+        files::sync_dir(&folder)?;
+        Ok(names)
+    }
+
+    /// Gives the synced files their names, the JSON last.
+    fn publish(&self, stem: &str) -> io::Result<()> {
+        files::rename_if_there(&self.folders.partial.join(stem), &self.folders.incoming.join(stem))?;
+        let json = self.folders.incoming.join(format!("{stem}.json"));
+        files::rename(&self.folders.partial.join(format!("{stem}.item.json")), &json)
+    }
+}
+
+/// A message: its id. A notice: the id of the message that it is about, its own, and its kind; there may be two of one kind.
+pub(super) fn stem_of(item: &pb::InboxItem) -> String {
+    match &item.kind {
+        Some(Kind::Message(message)) => safe_name(&message.message_id),
+        Some(Kind::Notice(notice)) => {
+            let about = if notice.message_id.is_empty() { &notice.case_id } else { &notice.message_id };
+            safe_name(&format!("{about}.{}.{}", item.item_id, notice.kind.to_ascii_lowercase()))
+        }
+        None => safe_name(&item.item_id),
+    }
+}
+
+/// A file name out of a name that somebody else chose: no separators, no control characters, not hidden, not too long.
+pub(super) fn safe_name(name: &str) -> String {
+    let base = Path::new(name).file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    let clean: String = base
+        .chars()
+        .map(|c| if c.is_control() || "/\\:*?\"<>|".contains(c) { '_' } else { c })
+        .take(NAME_MAX)
+        .collect();
+    clean.trim_start_matches('.').trim_end_matches([' ', '.']).to_owned()
+}

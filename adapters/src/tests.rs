@@ -1,0 +1,11 @@
+//! The adapter as a whole: real certificates, real store, real sockets; a stand-in for the gateway that can also lie.
+//!
+//! What only the real gateway can show (policy, order, kills across both) is promised in the workspace's `tests`.
+
+mod delivery;
+mod keys;
+mod lies;
+mod network;
+mod offline;
+mod spool;
+mod stand_in;

@@ -1,0 +1,185 @@
+//! The whole way between two adapters, with everybody honest: sent, accepted, opened, receipted, shown once.
+
+use tramite_proto::{
+    ids::Digest,
+    pb::{
+        backoffice::v1::{self as pb, inbox_item::Kind},
+        body::v1::body,
+        exchange::v1::settlement::Outcome,
+        statement::v1::SealedMessage,
+    },
+    statement::{Event, Evidence, Origin, Receipt},
+};
+
+use super::{
+    network::{Institution, Network, Office, PATIENCE, reason, referral, sending, until},
+    stand_in::{self, StandIn},
+};
+
+/// Two institutions that know each other.
+pub(super) async fn pair(network: &Network) -> (StandIn, Institution, Institution) {
+    let gateway = StandIn::start(network).await;
+    let inps = network.start("inps", gateway.port()).await;
+    until(async || gateway.state.keys.lock().expect("lock").contains_key("inps").then_some(())).await;
+    let caritas = network.start("caritas", gateway.port()).await;
+    until(async || gateway.state.keys.lock().expect("lock").contains_key("caritas").then_some(())).await;
+    (gateway, caritas, inps)
+}
+
+/// The next item of an inbox.
+pub(super) async fn next_item(office: &mut Office) -> pb::InboxItem {
+    let mut inbox =
+        office.watch_inbox(pb::WatchInboxRequest { follow: true, window: 1 }).await.expect("an inbox").into_inner();
+    let item = tokio::time::timeout(PATIENCE, inbox.message()).await.expect("in time");
+    item.expect("a stream").expect("an item")
+}
+
+/// Everything that waits in an inbox.
+pub(super) async fn waiting(office: &mut Office) -> Vec<pb::InboxItem> {
+    let watch = pb::WatchInboxRequest { follow: false, window: 0 };
+    let mut inbox = office.watch_inbox(watch).await.expect("an inbox").into_inner();
+    let mut items = Vec::new();
+    while let Some(item) = inbox.message().await.expect("a stream") {
+        items.push(item);
+    }
+    items
+}
+
+pub(super) fn origin_of(message: &SealedMessage) -> (Origin, bytes::Bytes) {
+    let json = message.origin.as_ref().expect("an origin").json.clone();
+    (Origin::parse(&json).expect("an origin"), json)
+}
+
+#[tokio::test]
+async fn a_referral_arrives_is_receipted_and_shown_until_acknowledged() {
+    let network = Network::new();
+    let (mut gateway, mut caritas, mut inps) = pair(&network).await;
+    let sent = caritas.office.send_referral(referral("r-1", "inps")).await.expect("sent").into_inner();
+    let message = gateway.message(0).await;
+    let acceptance = gateway.state.acceptance(&message);
+    gateway.send("inps", stand_in::delivery(7, &message, Some(&acceptance))).await;
+    let (receipt, _) = gateway.settlement("inps").await;
+    let receipt = receipt.expect("a receipt");
+    let (origin, json) = origin_of(&message);
+    let said = Receipt::parse(&receipt.json).expect("a receipt");
+    assert!(said.opened && said.check_against(&origin, &json).is_ok());
+
+    // The same delivery again: the same receipt, byte for byte, and nothing new for the back office.
+    gateway.send("inps", stand_in::delivery(7, &message, Some(&acceptance))).await;
+    assert_eq!(gateway.settlement("inps").await.0.expect("a receipt"), receipt);
+    let items = waiting(&mut inps.office).await;
+    assert_eq!(items.len(), 1);
+    let Some(Kind::Message(shown)) = &items[0].kind else { panic!("not a message") };
+    assert_eq!((shown.from.as_str(), &shown.message_id, &shown.case_id), ("caritas", &sent.message_id, &sent.case_id));
+    let body = shown.body.clone().expect("a body");
+    assert!(matches!(body.kind, Some(body::Kind::Referral(_))) && body.content_key.is_empty());
+
+    // Shown again before it is acknowledged, under the same id; never after.
+    let again = waiting(&mut inps.office).await;
+    assert_eq!((&again[0].item_id, again[0].repeated), (&items[0].item_id, true));
+    let acknowledge = pb::AcknowledgeRequest { item_ids: vec![items[0].item_id.clone(), "999999".into(), "x".into()] };
+    let answer = inps.office.acknowledge(acknowledge.clone()).await.expect("acknowledged").into_inner();
+    assert_eq!(answer.acknowledged, 1);
+    assert_eq!(inps.office.acknowledge(acknowledge).await.expect("no error").into_inner().acknowledged, 0);
+    assert!(waiting(&mut inps.office).await.is_empty());
+    inps.stop().await;
+    let mut inps = network.start("inps", gateway.port()).await;
+    assert!(waiting(&mut inps.office).await.is_empty(), "nor after a restart");
+    gateway.send("inps", stand_in::delivery(7, &message, Some(&acceptance))).await;
+    assert_eq!(gateway.settlement("inps").await.0.expect("a receipt"), receipt, "and the receipt is the same");
+    assert!(waiting(&mut inps.office).await.is_empty());
+    caritas.stop().await;
+    inps.stop().await;
+}
+
+#[tokio::test]
+async fn a_case_moves_at_both_ends_and_its_timeline_tells_all() {
+    let network = Network::new();
+    let (mut gateway, mut caritas, mut inps) = pair(&network).await;
+    let sent = caritas.office.send_referral(referral("r-1", "inps")).await.expect("sent").into_inner();
+    let message = gateway.message(0).await;
+    let acceptance = gateway.state.acceptance(&message);
+    gateway.send("inps", stand_in::delivery(1, &message, Some(&acceptance))).await;
+    let receipt = gateway.settlement("inps").await.0.expect("a receipt");
+    let (origin, json) = origin_of(&message);
+    let handover = Evidence {
+        rcp_s256: Some(Digest::of(&receipt.json)),
+        ..gateway.state.evidence(Event::ContentHandover, &origin, &json)
+    };
+    let handover = gateway.state.sign(&gateway.state.gateway, handover.to_json());
+    gateway.send("caritas", stand_in::notice(2, &sent.message_id, &handover, Some(&receipt))).await;
+    assert!(matches!(gateway.settlement("caritas").await.1, Outcome::Notice(_)));
+    let item = next_item(&mut caritas.office).await;
+    let Some(Kind::Notice(notice)) = &item.kind else { panic!("not a notice: {item:?}") };
+    assert_eq!((notice.kind.as_str(), &notice.message_id), ("OPENED", &sent.message_id));
+
+    let update = pb::UpdateReferralRequest {
+        sending: Some(sending("u-1")),
+        case_id: sent.case_id.clone(),
+        update: Some(tramite_proto::pb::body::v1::ReferralUpdate { status: "accepted".into(), ..Default::default() }),
+    };
+    let wrong = caritas.office.update_referral(update.clone()).await.expect_err("only INPS may accept");
+    assert_eq!(reason(&wrong), "CASE_TRANSITION_INVALID");
+    inps.office.update_referral(update).await.expect("accepted");
+    let message = gateway.message(1).await;
+    let acceptance = gateway.state.acceptance(&message);
+    gateway.send("caritas", stand_in::delivery(3, &message, Some(&acceptance))).await;
+    assert!(gateway.settlement("caritas").await.0.is_some());
+    let case =
+        caritas.office.get_case(pb::GetCaseRequest { case_id: sent.case_id }).await.expect("a case").into_inner();
+    assert_eq!((case.status.as_str(), case.next.as_str()), ("accepted", "inps"));
+    let events: Vec<&str> = case.timeline.iter().map(|entry| entry.event.as_str()).collect();
+    assert_eq!(events, ["SENT", "ACCEPTED", "OPENED", "RECEIVED"]);
+    caritas.stop().await;
+    inps.stop().await;
+}
+
+#[tokio::test]
+async fn attachments_arrive_whole_even_when_the_line_breaks_in_the_middle() {
+    let network = Network::new();
+    let (mut gateway, mut caritas, mut inps) = pair(&network).await;
+    let content: Vec<u8> = (0..700_000_u32).map(|n| n.to_le_bytes()[1]).collect();
+    let mut frames = vec![pb::put_attachment_request::Frame::Header(pb::AttachmentHeader {
+        name: "delega.pdf".into(),
+        media_type: "application/pdf".into(),
+        document: String::new(),
+    })];
+    frames.extend(content.chunks(200_000).map(|data| pb::put_attachment_request::Frame::Data(data.to_vec().into())));
+    let frames = frames.into_iter().map(|frame| pb::PutAttachmentRequest { frame: Some(frame) });
+    let stored = caritas.office.put_attachment(tokio_stream::iter(frames)).await.expect("stored").into_inner();
+    assert_eq!(stored.length, 700_000);
+    let mut request = referral("r-1", "inps");
+    request.sending.as_mut().expect("sending").attachments = vec![stored.attachment_id.clone()];
+    let sent = caritas.office.send_referral(request.clone()).await.expect("sent").into_inner();
+    let again = caritas.office.send_referral(request).await.expect("the same, though its file is gone").into_inner();
+    assert_eq!((&again.message_id, again.repeated), (&sent.message_id, true));
+    let mut other = referral("r-2", "inps");
+    other.sending.as_mut().expect("sending").attachments = vec![stored.attachment_id];
+    let refused = caritas.office.send_referral(other).await.expect_err("a file goes with one message");
+    assert_eq!(reason(&refused), "ATTACHMENT_UNKNOWN");
+
+    let message = gateway.message(0).await;
+    for sealed in gateway.state.parts.lock().expect("lock").values() {
+        assert!(!sealed.windows(64).any(|window| window == &content[..64]), "sealed on the way");
+    }
+    let acceptance = gateway.state.acceptance(&message);
+    gateway.send("inps", stand_in::delivery(1, &message, Some(&acceptance))).await;
+    let receipt = gateway.settlement("inps").await.0.expect("a receipt");
+    assert!(Receipt::parse(&receipt.json).expect("a receipt").opened);
+    let item = next_item(&mut inps.office).await;
+    let Some(Kind::Message(shown)) = &item.kind else { panic!("not a message") };
+    assert_eq!(shown.body.as_ref().expect("a body").attachments[0].name, "delega.pdf");
+    let get = pb::GetAttachmentRequest { message_id: shown.message_id.clone(), index: 0 };
+    let mut stream = inps.office.get_attachment(get.clone()).await.expect("an attachment").into_inner();
+    let mut read = Vec::new();
+    while let Some(frame) = stream.message().await.expect("a frame") {
+        assert!(frame.data.len() <= 256 * 1024);
+        read.extend_from_slice(&frame.data);
+    }
+    assert!(read == content, "the same bytes");
+    inps.office.acknowledge(pb::AcknowledgeRequest { item_ids: vec![item.item_id] }).await.expect("acknowledged");
+    let gone = inps.office.get_attachment(get).await.expect_err("erased");
+    assert_eq!(reason(&gone), "ATTACHMENT_UNKNOWN");
+    caritas.stop().await;
+    inps.stop().await;
+}

@@ -1,0 +1,211 @@
+//! The spool folder, with an adapter around it.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+
+use super::{
+    delivery::origin_of,
+    network::{Network, referral, until},
+    stand_in::{self, StandIn},
+};
+
+const REFERRAL: &str = r#"{
+  "kind": "referral", "to": "inps", "purpose": "RIGHTS_SCREENING", "legal_basis": "GDPR-6-1-E", "attachments": ["delega.pdf"],
+  "referral": {"person": {"surname": "Prova"}, "benefits": ["ADI"], "mandate": {"kind": "CONSENT", "reference": "file 1"}}
+}"#;
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).expect("there")).expect("JSON")
+}
+
+#[tokio::test]
+async fn a_file_is_sent_with_its_attachments_and_its_result_stands_beside_it() {
+    let network = Network::new();
+    let gateway = StandIn::start(&network).await;
+    let inps = network.start("inps", gateway.port()).await;
+    until(async || gateway.state.keys.lock().expect("lock").contains_key("inps").then_some(())).await;
+    let comune = network.start("comune", gateway.port()).await;
+    let spool = network.path("comune/spool");
+    fs::create_dir(spool.join("outgoing/una richiesta")).expect("made");
+    fs::write(spool.join("outgoing/una richiesta/delega.pdf"), vec![7_u8; 100_000]).expect("written");
+    fs::write(spool.join("outgoing/una richiesta.json"), REFERRAL).expect("written");
+    let sent = spool.join("sent/una richiesta.json");
+    until(async || sent.exists().then_some(())).await;
+    let result = json(&spool.join("sent/una richiesta.result.json"));
+    assert!(spool.join("sent/una richiesta/delega.pdf").exists());
+    assert!(!spool.join("outgoing/una richiesta.json").exists() && !spool.join("outgoing/una richiesta").exists());
+    let (origin, _) = origin_of(&gateway.message(0).await);
+    assert_eq!(result["message_id"], origin.jti.to_string());
+    assert_eq!(origin.parts.len(), 1);
+
+    // A crash between the result and the renames: the file is back, its result is there. It is moved, and nothing is sent.
+    fs::rename(spool.join("sent/una richiesta"), spool.join("outgoing/una richiesta")).expect("moved");
+    fs::rename(&sent, spool.join("outgoing/una richiesta.json")).expect("moved");
+    until(async || sent.exists().then_some(())).await;
+    // A crash before the result: the same request id, the answer of the first time.
+    fs::remove_file(spool.join("sent/una richiesta.result.json")).expect("removed");
+    fs::rename(spool.join("sent/una richiesta"), spool.join("outgoing/una richiesta")).expect("moved");
+    fs::rename(&sent, spool.join("outgoing/una richiesta.json")).expect("moved");
+    until(async || sent.exists().then_some(())).await;
+    let again = json(&spool.join("sent/una richiesta.result.json"));
+    assert_eq!((&again["message_id"], &again["repeated"]), (&result["message_id"], &Value::Bool(true)));
+    assert_eq!(gateway.state.submitted.lock().expect("lock").len(), 1, "sent once");
+    comune.stop().await;
+    inps.stop().await;
+}
+
+#[tokio::test]
+async fn a_bad_file_is_rejected_with_the_reason_in_words_and_one_that_must_wait_stays() {
+    let network = Network::new();
+    let comune = network.start("comune", 1).await;
+    let spool = network.path("comune/spool");
+    let put = |name: &str, text: &str| fs::write(spool.join("outgoing").join(name), text).expect("written");
+    put("wrong.json", &REFERRAL.replace("ADI", "NO-SUCH"));
+    put("broken.json", "{");
+    put("missing.json", REFERRAL);
+    put("waits.json", &REFERRAL.replace(r#", "attachments": ["delega.pdf"]"#, ""));
+    put(".hidden.json", "{");
+    put("note.txt", "not a message");
+    let reason = async |name: &str| {
+        let path = spool.join("rejected").join(format!("{name}.reason.txt"));
+        until(async || spool.join("rejected").join(format!("{name}.json")).exists().then_some(())).await;
+        fs::read_to_string(path).expect("a reason")
+    };
+    assert!(reason("wrong").await.starts_with("FIELD_INVALID: "));
+    assert!(reason("broken").await.starts_with("not a message: "));
+    assert!(reason("missing").await.contains("`delega.pdf` was not found"));
+    for name in ["waits.json", ".hidden.json", "note.txt"] {
+        assert!(spool.join("outgoing").join(name).exists(), "{name}");
+    }
+    comune.stop().await;
+}
+
+#[tokio::test]
+async fn what_arrives_becomes_files_once() {
+    let network = Network::new();
+    let mut gateway = StandIn::start(&network).await;
+    let comune = network.start("comune", gateway.port()).await;
+    until(async || gateway.state.keys.lock().expect("lock").contains_key("comune").then_some(())).await;
+    let mut caritas = network.start("caritas", gateway.port()).await;
+    until(async || gateway.state.keys.lock().expect("lock").contains_key("caritas").then_some(())).await;
+    let sent = caritas.office.send_referral(referral("r-1", "comune")).await.expect("sent").into_inner();
+    let message = gateway.message(0).await;
+    let acceptance = gateway.state.acceptance(&message);
+    gateway.send("comune", stand_in::delivery(1, &message, Some(&acceptance))).await;
+    assert!(gateway.settlement("comune").await.0.is_some());
+    let spool = network.path("comune/spool");
+    let arrived = spool.join("incoming").join(format!("{}.json", sent.message_id));
+    until(async || arrived.exists().then_some(())).await;
+    let item = json(&arrived);
+    assert_eq!(item["message"]["from"], "caritas");
+    assert_eq!(item["message"]["referral"]["person"]["surname"], "Prova");
+    comune.stop().await;
+
+    // A crash after the acknowledgement and before the name: the restart gives it its name.
+    fs::rename(&arrived, spool.join(".partial").join(format!("{}.item.json", sent.message_id))).expect("moved");
+    fs::write(spool.join(".partial/half.item.json"), "{\"item_id\": \"1").expect("written");
+    let comune = network.start("comune", gateway.port()).await;
+    until(async || arrived.exists().then_some(())).await;
+    until(async || (fs::read_dir(spool.join(".partial")).expect("a listing").count() == 0).then_some(())).await;
+    // A person takes it away: it does not come back.
+    fs::remove_file(&arrived).expect("taken away");
+    gateway.send("comune", stand_in::delivery(1, &message, Some(&acceptance))).await;
+    assert!(gateway.settlement("comune").await.0.is_some());
+    comune.stop().await;
+    let comune = network.start("comune", gateway.port()).await;
+    let mut office = comune.office.clone();
+    assert!(super::delivery::waiting(&mut office).await.is_empty());
+    assert!(!arrived.exists());
+    comune.stop().await;
+    caritas.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_sent_under_another_name_is_known_again_after_a_crash_between_its_renames() {
+    let network = Network::new();
+    let gateway = StandIn::start(&network).await;
+    let inps = network.start("inps", gateway.port()).await;
+    until(async || gateway.state.keys.lock().expect("lock").contains_key("inps").then_some(())).await;
+    let comune = network.start("comune", gateway.port()).await;
+    let spool = network.path("comune/spool");
+    let put = |what: &str| {
+        fs::create_dir(spool.join("outgoing/a")).expect("made");
+        fs::write(spool.join("outgoing/a/delega.pdf"), what).expect("written");
+        fs::write(spool.join("outgoing/a.json"), REFERRAL.replace("file 1", what)).expect("written");
+    };
+    put("first");
+    until(async || spool.join("sent/a.json").exists().then_some(())).await;
+    put("second");
+    let gone = async || until(async || (!spool.join("outgoing/a.json").exists()).then_some(())).await;
+    gone().await;
+    let names = fs::read_dir(spool.join("sent")).expect("a listing").map(|entry| entry.expect("an entry").path());
+    let second = names
+        .filter(|path| path.extension().is_some_and(|ending| ending == "json"))
+        .find(|path| path.file_stem().is_some_and(|s| s != "a" && !s.to_string_lossy().ends_with(".result")))
+        .expect("the second one");
+    // The kill came when the attachments had their place and the JSON had not.
+    fs::rename(&second, spool.join("outgoing/a.json")).expect("moved");
+    gone().await;
+    assert!(second.exists(), "it is what was sent");
+    assert_eq!(fs::read_dir(spool.join("rejected")).expect("a listing").count(), 0);
+    assert_eq!(gateway.state.submitted.lock().expect("lock").len(), 2);
+    comune.stop().await;
+    inps.stop().await;
+}
+
+#[tokio::test]
+async fn a_link_or_a_pipe_is_rejected_in_words_and_holds_up_nothing() {
+    let network = Network::new();
+    let comune = network.start("comune", 1).await;
+    let spool = network.path("comune/spool");
+    let secret = network.path("secret");
+    fs::write(&secret, "{}").expect("written");
+    let out = spool.join("outgoing");
+    std::os::unix::fs::symlink(&secret, out.join("link.json")).expect("linked");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, out.join("pipe.json"), rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
+    std::os::unix::fs::symlink(&secret, out.join("delega.pdf")).expect("linked");
+    fs::write(out.join("through.json"), REFERRAL).expect("written");
+    fs::write(out.join("long.json"), " ".repeat(300_000)).expect("written");
+    for (name, words) in
+        [("link", "symbolic link"), ("pipe", "not a regular file"), ("through", "symbolic link"), ("long", "too long")]
+    {
+        let path = spool.join("rejected").join(format!("{name}.json"));
+        until(async || fs::symlink_metadata(&path).is_ok().then_some(())).await;
+        let reason = fs::read_to_string(spool.join("rejected").join(format!("{name}.reason.txt"))).expect("a reason");
+        assert!(reason.contains(words), "{name}: {reason}");
+    }
+    comune.stop().await;
+}
+
+#[tokio::test]
+async fn an_item_that_cannot_be_written_holds_up_no_other_and_comes_when_it_can() {
+    let network = Network::new();
+    let mut gateway = StandIn::start(&network).await;
+    let comune = network.start("comune", gateway.port()).await;
+    until(async || gateway.state.keys.lock().expect("lock").contains_key("comune").then_some(())).await;
+    let mut caritas = network.start("caritas", gateway.port()).await;
+    let spool = network.path("comune/spool");
+    let mut arrived = Vec::new();
+    for n in 0..2 {
+        let sent =
+            caritas.office.send_referral(referral(&format!("r-{n}"), "comune")).await.expect("sent").into_inner();
+        arrived.push(spool.join("incoming").join(format!("{}.json", sent.message_id)));
+        if n == 0 {
+            fs::create_dir(spool.join(".partial").join(format!("{}.item.json", sent.message_id))).expect("in the way");
+        }
+        let message = gateway.message(n).await;
+        let acceptance = gateway.state.acceptance(&message);
+        gateway.send("comune", stand_in::delivery(1, &message, Some(&acceptance))).await;
+        assert!(gateway.settlement("comune").await.0.is_some());
+    }
+    until(async || arrived[1].exists().then_some(())).await;
+    assert!(!arrived[0].exists());
+    for entry in fs::read_dir(spool.join(".partial")).expect("a listing") {
+        fs::remove_dir(entry.expect("an entry").path()).expect("out of the way");
+    }
+    until(async || arrived[0].exists().then_some(())).await;
+    comune.stop().await;
+    caritas.stop().await;
+}
