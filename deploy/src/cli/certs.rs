@@ -1,0 +1,132 @@
+//! Arguments of the commands for a network's authority.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// Make and look after the certificates of a network.
+#[derive(Debug, Args)]
+#[command(after_help = "A network from nothing:
+  tramite certs init --dir network --trust-domain tramite.example
+  tramite certs issue --dir network --role gateway --name gateway \\
+      --dns gateway.example --out gateway
+  tramite certs issue --dir network --role institution --name inps --out inps
+  tramite certs issue --dir network --role operator --name anna --out anna
+  tramite certs crl --dir network --publish gateway --publish inps
+
+The authority is then in network/authority. A revocation list counts for seven days: write a
+new one before that. The authority's key never leaves its directory, which belongs on a machine
+of its own. Each member pins root.pem, which it gets out of band. Key files have mode 0600 and are refused otherwise.")]
+pub(crate) struct Certs {
+    #[command(subcommand)]
+    pub(crate) command: CertsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertsCommand {
+    /// Make an authority: root, ledger, first revocation list.
+    Init {
+        #[command(flatten)]
+        at: AuthorityDir,
+        /// Name of the network, in every certificate, e.g. tramite.example.
+        #[arg(long, value_name = "DOMAIN")]
+        trust_domain: String,
+    },
+    /// Issue everything that a member needs into a folder: certificates, keys, root, revocation list.
+    Issue(Issue),
+    /// Renew certificates of a member's folder with new keys, and its revocation list.
+    Renew {
+        #[command(flatten)]
+        at: AuthorityDir,
+        /// The member's folder.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// Only what ends within so many days.
+        #[arg(long, value_name = "DAYS")]
+        within: Option<u32>,
+    },
+    /// Revoke a certificate for good, and write a new revocation list.
+    Revoke {
+        #[command(flatten)]
+        at: AuthorityDir,
+        /// Serial in hexadecimal, or the path of the certificate.
+        #[arg(value_name = "SERIAL|FILE")]
+        what: String,
+        /// Why: key-compromise, affiliation-changed, superseded, cessation-of-operation, privilege-withdrawn.
+        #[arg(long, value_name = "REASON")]
+        reason: String,
+        /// Folders of members that get the new list at once; running nodes take it up by themselves.
+        #[arg(long, value_name = "DIR")]
+        publish: Vec<PathBuf>,
+    },
+    /// Write a new revocation list.
+    Crl {
+        #[command(flatten)]
+        at: AuthorityDir,
+        /// Valid for so many days; after that nobody gets in until there is a new one.
+        #[arg(long, value_name = "DAYS", default_value_t = 7)]
+        days: u32,
+        /// Folders of members that get it at once; running nodes take it up by themselves.
+        #[arg(long, value_name = "DIR")]
+        publish: Vec<PathBuf>,
+    },
+    /// Show certificates and revocation lists, and when they end.
+    Show {
+        /// An authority's folder, a member's folder, or files.
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuthorityDir {
+    /// The network's folder; the authority is kept in the folder `authority` within it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Issue {
+    #[command(flatten)]
+    pub(crate) at: AuthorityDir,
+    /// What the member is in the network.
+    #[arg(long, value_enum)]
+    pub(crate) role: RoleWord,
+    /// Its name: lower-case letters, digits and hyphens, at most 63.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: String,
+    /// Folder for what is issued; made when it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// DNS name under which it is dialled; again for more. A gateway needs one, or an address.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) dns: Vec<String>,
+    /// Address under which it is dialled; again for more.
+    #[arg(long, value_name = "IP")]
+    pub(crate) address: Vec<IpAddr>,
+    /// Name for people, in the certificate.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) display_name: Option<String>,
+    /// eIDAS organizationIdentifier, e.g. VATIT-01234567890.
+    #[arg(long, value_name = "ID")]
+    pub(crate) organization_identifier: Option<String>,
+    /// Validity of the TLS certificate in days.
+    #[arg(long, value_name = "DAYS", default_value_t = 90)]
+    pub(crate) days: u32,
+    /// Suite of an institution's encryption key: X25519-SHA256-AES256GCM, or XWING-SHA256-AES256GCM (post-quantum).
+    #[arg(long, value_name = "SUITE", default_value = "X25519-SHA256-AES256GCM")]
+    pub(crate) suite: String,
+}
+
+/// A role of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleWord {
+    /// Sends and receives messages through its adapter.
+    Institution,
+    /// Sees and mends queues.
+    Operator,
+    /// Reads and proves the log.
+    Auditor,
+    /// The hub.
+    Gateway,
+}
