@@ -1,1 +1,25 @@
 //! What we promise: harness, end-to-end promises, faults, security.
+//!
+//! The harness drives the real binary as separate processes over loopback, with certificates made at run time in a folder of
+//! its own; it links nothing of the hub or of the adapters. The promises are the files in `tests/`.
+
+pub mod attack;
+pub mod binary;
+pub mod canary;
+pub mod clerk;
+pub mod codec;
+pub mod collector;
+pub mod config;
+pub mod desk;
+pub mod forge;
+pub mod load;
+pub mod lying;
+pub mod metrics;
+pub mod network;
+pub mod pki;
+pub mod ports;
+pub mod process;
+pub mod raw;
+pub mod receiving;
+pub mod sample;
+pub mod source;

@@ -1,0 +1,158 @@
+//! A collector is a guest: without one nobody is dialled, and one that is away, deaf or late neither slows nor stops a message.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use tokio::time::{interval, timeout};
+use tramite_tests::{
+    clerk::Clerk,
+    collector::{Collector, Deaf, settings},
+    desk::insist,
+    network::{Network, PATIENCE},
+    ports::Port,
+};
+
+use crate::{sockets::dialled, traces::SPANS_MAX};
+
+/// Some hundred spans.
+const REFERRALS: usize = 40;
+/// How often sockets are looked at: a connection that is refused lives for a moment only.
+const LOOK: Duration = Duration::from_millis(2);
+/// Spans leave every five seconds; whoever dials for them has dialled by then.
+const EXPORT_MAX: Duration = Duration::from_secs(6);
+/// What a busy machine may lose to chance between two runs; less than one wait for an export, which lasts five seconds.
+const CHANCE: Duration = Duration::from_secs(4);
+/// A log line follows its cause at once; this is for a busy machine.
+const LINE_MAX: Duration = Duration::from_secs(10);
+/// A process gives a collector three seconds at its end, and needs little else to end.
+const END_MAX: Duration = Duration::from_secs(12);
+
+/// Sends referrals one after the other, and waits for all receipts.
+async fn send_all(network: &Network, round: &str) -> Result<Duration> {
+    let (caritas, inps) = (network.desk("caritas")?, network.desk("inps")?);
+    let (news, work) = (Clerk::reads(&caritas), Clerk::reads(&inps));
+    let began = Instant::now();
+    for number in 0..REFERRALS {
+        let request_id = format!("{round}-{number}");
+        insist(PATIENCE, || caritas.refer("inps", &request_id, "sleeps at the station")).await?;
+    }
+    let opened = |seen: &tramite_tests::clerk::Seen| seen.notices_of("OPENED") == REFERRALS;
+    news.until("all receipts", PATIENCE, opened).await.with_context(|| network.logs())?;
+    // A receipt says that a message is safe, not that its clerk has read it.
+    work.until("all read", PATIENCE, |seen| seen.situations().len() == REFERRALS).await?;
+    Ok(began.elapsed())
+}
+
+async fn network(settings: &str) -> Result<Network> {
+    Network::builder().institutions(&["caritas", "inps"]).gateway(settings)?.adapters(settings)?.start().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_an_endpoint_nobody_is_dialled_but_the_gateway() -> Result<()> {
+    // Where an exporter looks that was told nothing: without a listener, a refused connection is gone before anybody could see it.
+    // When the port is taken, somebody listens there already.
+    let _default = std::net::TcpListener::bind("127.0.0.1:4317");
+    // Left out at the gateway, empty at the adapters, as templates leave it.
+    let builder = Network::builder().institutions(&["caritas", "inps"]);
+    let network = builder.adapters("telemetry.otlp = \"\"")?.start().await?;
+    let port: u16 = network.address().rsplit_once(':').context("a port")?.1.parse()?;
+    let mut seen: Vec<(&str, u32, BTreeSet<u16>)> = Vec::new();
+    for name in ["gateway", "caritas", "inps"] {
+        let id = network.node(name)?.process.id().await.with_context(|| format!("{name} runs"))?;
+        seen.push((name, id, BTreeSet::new()));
+    }
+    let send = async {
+        send_all(&network, "r").await?;
+        tokio::time::sleep(EXPORT_MAX).await;
+        anyhow::Ok(())
+    };
+    tokio::pin!(send);
+    let mut looks = interval(LOOK);
+    loop {
+        tokio::select! {
+            sent = &mut send => break sent?,
+            _ = looks.tick() => {
+                for (_, id, dials) in &mut seen {
+                    dials.extend(dialled(*id)?);
+                }
+            }
+        }
+    }
+    for (name, _, dials) in seen {
+        let expected: BTreeSet<u16> = if name == "gateway" { BTreeSet::new() } else { [port].into() };
+        ensure!(dials == expected, "{name} dials {dials:?} and not just {expected:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_is_away_or_deaf_neither_slows_nor_stops_a_message_nor_the_end() -> Result<()> {
+    let (nobody, deaf) = (Port::reserve()?, Deaf::start()?);
+    let mut without = None;
+    for (what, settings) in
+        [("none", String::new()), ("away", settings(&nobody.address())), ("deaf", settings(&deaf.address()?))]
+    {
+        let network = network(&settings).await?;
+        // An export is under way, and fails or hangs, when what is measured begins.
+        send_all(&network, "before").await?;
+        tokio::time::sleep(EXPORT_MAX).await;
+        let took = send_all(&network, "measured").await.with_context(|| format!("with an endpoint that is {what}"))?;
+        let without = *without.get_or_insert(took);
+        ensure!(took <= without * 2 + CHANCE, "{what}: {took:?}, and {without:?} without an endpoint");
+        for name in ["caritas", "inps", "gateway"] {
+            let began = Instant::now();
+            let ended = timeout(PATIENCE, network.node(name)?.process.terminate(PATIENCE)).await??;
+            let took = began.elapsed();
+            ensure!(ended.success() && took < END_MAX, "{what}: {name} ended with {ended} after {took:?}");
+            // Said once, in our words, however often it was tried; of a deaf one it may not be known yet.
+            let lines = network.node(name)?.process.log().lines();
+            let said = lines.iter().filter(|line| line.contains("the collector does not take traces")).count();
+            let fits = match what {
+                "none" => said == 0,
+                "away" => said == 1,
+                _ => said <= 1,
+            };
+            ensure!(fits, "{what}: {name} says {said} times that spans are lost:\n{}", lines.join("\n"));
+            ensure!(!lines.iter().any(|line| line.contains("ExportError")), "{what}: {name}:\n{}", lines.join("\n"));
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_that_comes_late_gets_what_follows() -> Result<()> {
+    let port = Port::reserve()?;
+    let network = network(&settings(&port.address())).await?;
+    send_all(&network, "r").await?;
+    let away = "the collector does not take traces";
+    network.gateway.process.log().wait_for(0, &[away], SPANS_MAX).await?;
+    let collector = Collector::start_at(&port.address()).await?;
+    let caritas = network.desk("caritas")?;
+    let reads = Clerk::reads(&network.desk("inps")?);
+    insist(PATIENCE, || caritas.refer("inps", "late", "comes back")).await?;
+    reads.until("the late one", PATIENCE, |seen| seen.situations().contains(&"comes back".to_owned())).await?;
+    let services = ["tramite-adapter/caritas", "tramite-gateway/gateway", "tramite-adapter/inps"];
+    let all = |spans: &[tramite_tests::collector::Span]| {
+        services.iter().all(|service| spans.iter().any(|span| span.service == *service))
+    };
+    collector.until("spans of all three", SPANS_MAX, all).await?;
+    network.gateway.process.log().wait_for(0, &["the collector takes traces again", "lost"], LINE_MAX).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_endpoint_stops_the_start_with_one_sentence() -> Result<()> {
+    for wrong in ["not an address", "127.0.0.1:4317", "https://127.0.0.1:4317"] {
+        let settings = format!("telemetry.otlp = \"{wrong}\"");
+        let network = Network::builder().institutions(&["caritas"]).gateway(&settings)?.prepare()?;
+        network.gateway.process.start().await?;
+        let ended = network.gateway.process.exited(PATIENCE).await?;
+        let line = network.gateway.process.log().wait_for(0, &["[telemetry] otlp", "http://127.0.0.1:4317"], LINE_MAX);
+        line.await.with_context(|| format!("{wrong} ended with {ended}"))?;
+        ensure!(!ended.success(), "{wrong} is taken for an endpoint");
+    }
+    Ok(())
+}
