@@ -9,6 +9,7 @@
 //! behind, step by step, stands at `outgoing` and `incoming`; the invariant of both: a message is sent once and shown once.
 
 mod incoming;
+mod name;
 mod outgoing;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

@@ -10,6 +10,7 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsString,
     fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
@@ -26,17 +27,23 @@ use tramite_proto::{
     reason::{Reason, Refused},
 };
 
-use super::Folders;
+use super::{
+    Folders,
+    name::{self, Found, beside},
+};
 use crate::{
     files,
     json::{self, FileToAttach, SendRequest, TEXT_MAX},
     office::Office,
 };
 
-/// Files of one look; a folder with more is worked off in the looks to come.
-const FILES_MAX: usize = 1_000;
-/// A file that must wait for the gateway or the disk is tried again after so many looks.
+/// A file that must wait for the gateway is tried again after so many looks.
 const LOOKS_UNTIL_RETRY: u32 = 10;
+/// One that cannot be moved waits twice as long each time, up to so many looks: ten minutes, where one look takes half a second. The
+/// folder's owner may have put it right, and what nobody puts right costs next to nothing.
+const LOOKS_UNTIL_RETRY_MAX: u32 = 1_200;
+/// Names that are tried for what is put beside something else of its name in `rejected`.
+const NAMES_TRIED_MAX: u32 = 1_000;
 /// Bytes read from an attachment at a time.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -59,8 +66,17 @@ pub(super) struct Outgoing {
     folders: Folders,
     office: Arc<Office>,
     poll: Duration,
-    seen: HashMap<String, Fingerprint>,
-    waiting: HashMap<String, u32>,
+    seen: HashMap<OsString, Fingerprint>,
+    waiting: HashMap<OsString, Wait>,
+}
+
+/// A file that could not go yet.
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    /// Looks that it is still left alone.
+    looks: u32,
+    /// Looks that it was left alone in all, the last time.
+    length: u32,
 }
 
 impl Outgoing {
@@ -79,84 +95,104 @@ impl Outgoing {
 
     /// One look at the folder.
     pub(super) async fn look(&mut self) {
-        let names = match list(&self.folders.outgoing) {
-            Ok(names) => names,
+        let files = match name::list(&self.folders.outgoing) {
+            Ok(files) => files,
             Err(error) => {
                 tracing::warn!(%error, "the spool's outgoing folder cannot be listed");
                 return;
             }
         };
-        self.seen.retain(|name, _| names.contains(name));
-        self.waiting.retain(|name, _| names.contains(name));
-        for name in names {
-            if self.is_whole(&name) && self.is_due(&name) {
-                self.take(&name).await;
+        self.seen.retain(|file, _| files.iter().any(|found| found.file == *file));
+        self.waiting.retain(|file, _| files.iter().any(|found| found.file == *file));
+        for found in files {
+            if self.is_whole(&found) && self.is_due(&found) {
+                self.take(&found).await;
             }
         }
     }
 
     /// True when nothing of it changed since the last look.
-    fn is_whole(&mut self, name: &str) -> bool {
-        let Ok(now) = self.fingerprint(name) else { return false };
-        let before = self.seen.insert(name.to_owned(), now.clone());
+    fn is_whole(&mut self, found: &Found) -> bool {
+        let Ok(now) = self.fingerprint(found) else { return false };
+        let before = self.seen.insert(found.file.clone(), now.clone());
         before.is_some_and(|before| before == now)
     }
 
-    fn is_due(&mut self, name: &str) -> bool {
-        let Some(looks) = self.waiting.get_mut(name) else { return true };
-        *looks = looks.saturating_sub(1);
-        *looks == 0
+    fn is_due(&mut self, found: &Found) -> bool {
+        let Some(wait) = self.waiting.get_mut(&found.file) else { return true };
+        wait.looks = wait.looks.saturating_sub(1);
+        wait.looks == 0
     }
 
-    fn fingerprint(&self, name: &str) -> io::Result<Fingerprint> {
-        let mut found = Fingerprint::new();
-        let own = self.folders.outgoing.join(name);
+    fn fingerprint(&self, found: &Found) -> io::Result<Fingerprint> {
+        let mut fingerprint = Fingerprint::new();
+        let own = self.folders.outgoing.join(&found.stem);
         // Never through a symbolic link: it could lead anywhere.
         let mut folders: Vec<PathBuf> =
             fs::symlink_metadata(&own).is_ok_and(|data| data.is_dir()).then_some(own).into_iter().collect();
-        add(&mut found, self.folders.outgoing.join(format!("{name}.json")))?;
+        add(&mut fingerprint, self.folders.outgoing.join(&found.file))?;
         while let Some(folder) = folders.pop() {
             let Ok(entries) = fs::read_dir(&folder) else { continue };
             for entry in entries {
                 let entry = entry?;
-                if entry.file_type()?.is_dir() { folders.push(entry.path()) } else { add(&mut found, entry.path())? }
+                match entry.file_type()?.is_dir() {
+                    true => folders.push(entry.path()),
+                    false => add(&mut fingerprint, entry.path())?,
+                }
             }
         }
-        found.sort();
-        Ok(found)
+        fingerprint.sort();
+        Ok(fingerprint)
     }
 
     /// Sends one file and moves it, or says why not.
-    async fn take(&mut self, name: &str) {
-        let done = match self.read(name) {
-            Ok(bytes) => {
-                let request_id = request_id(name, &bytes);
-                self.take_bytes(name, &request_id, &bytes).await
+    async fn take(&mut self, found: &Found) {
+        let done = match (&found.unfit, self.read(found)) {
+            (Some(why), _) => self.turn_down(found, "", why),
+            (None, Ok(bytes)) => {
+                let request_id = request_id(&found.stem, &bytes);
+                self.take_bytes(found, &request_id, &bytes).await
             }
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                self.turn_down(name, "", &format!("not a message: {error}"))
-            }
-            Err(error) => Err(error),
+            (None, Err(error)) => match error.kind() {
+                io::ErrorKind::InvalidInput => self.turn_down(found, "", &format!("not a message: {error}")),
+                io::ErrorKind::PermissionDenied => self.turn_down(
+                    found,
+                    "",
+                    "the adapter's user may not read the file: change its mode and put it back",
+                ),
+                _ => Err(error),
+            },
         };
-        if let Err(error) = done {
+        if let Err(error) = done
+            && self.put_off(found)
+        {
             // Names of files may be names of people: they stand in no log.
-            tracing::warn!(%error, "a spool file could not be moved; it is tried again");
+            tracing::warn!(%error, "a spool file could not be moved; it is tried again, less and less often");
         }
     }
 
+    /// Leaves a file alone for longer than the last time; true the first time.
+    fn put_off(&mut self, found: &Found) -> bool {
+        let before = self.waiting.get(&found.file).copied();
+        let length = before.map_or(LOOKS_UNTIL_RETRY, |wait| wait.length.saturating_mul(2).min(LOOKS_UNTIL_RETRY_MAX));
+        self.waiting.insert(found.file.clone(), Wait { looks: length, length });
+        before.is_none()
+    }
+
     /// A file's bytes; of one that is too long, one more than a message may have.
-    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        let file = files::open_below(&self.folders.outgoing, Path::new(&format!("{name}.json")))?;
+    fn read(&self, found: &Found) -> io::Result<Vec<u8>> {
+        let file = files::open_below(&self.folders.outgoing, Path::new(&found.file))?;
         let mut bytes = Vec::new();
         file.take(TEXT_MAX as u64 + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
-    async fn take_bytes(&mut self, name: &str, request_id: &str, bytes: &[u8]) -> io::Result<()> {
+    async fn take_bytes(&mut self, found: &Found, request_id: &str, bytes: &[u8]) -> io::Result<()> {
+        let name = found.stem.as_str();
         // The same content under the same name was sent before a crash: only the renames are missing, or some of them.
         for stem in [Some(name.to_owned()), beside(name, request_id)].into_iter().flatten() {
             if result_of(&self.result_path(&stem)).is_some_and(|sent| sent == request_id) {
-                return self.finish(name, &stem);
+                return self.finish(found, &stem);
             }
         }
         match self.send(name, request_id, bytes).await {
@@ -169,7 +205,7 @@ impl Outgoing {
                 }
                 let partial = self.folders.partial.join(format!("{stem}.result.json"));
                 files::write_whole(&partial, &self.result_path(&stem), &pretty(&result))?;
-                self.finish(name, &stem)?;
+                self.finish(found, &stem)?;
                 self.office.metrics().spool_sent.inc();
                 tracing::info!(
                     request_id,
@@ -179,9 +215,10 @@ impl Outgoing {
                 );
                 Ok(())
             }
-            Outcome::Rejected(why) => self.turn_down(name, request_id, &why),
+            Outcome::Rejected(why) => self.turn_down(found, request_id, &why),
             Outcome::Later(why) => {
-                if self.waiting.insert(name.to_owned(), LOOKS_UNTIL_RETRY).is_none() {
+                let wait = Wait { looks: LOOKS_UNTIL_RETRY, length: LOOKS_UNTIL_RETRY };
+                if self.waiting.insert(found.file.clone(), wait).is_none() {
                     tracing::warn!(request_id, why, "a spool file waits");
                 }
                 Ok(())
@@ -189,8 +226,8 @@ impl Outgoing {
         }
     }
 
-    fn turn_down(&mut self, name: &str, request_id: &str, why: &str) -> io::Result<()> {
-        self.reject(name, why)?;
+    fn turn_down(&mut self, found: &Found, request_id: &str, why: &str) -> io::Result<()> {
+        self.reject(found, why)?;
         self.office.metrics().spool_rejected.inc();
         // Why it was rejected may repeat what stands in the file: that is for the folder, not for the log.
         tracing::warn!(request_id, "a spool file was rejected; the reason stands beside it");
@@ -273,32 +310,46 @@ impl Outgoing {
     }
 
     /// The attachments' folder first, the file last: as long as the file is in `outgoing`, a restart comes here again.
-    fn finish(&mut self, name: &str, stem: &str) -> io::Result<()> {
-        files::rename_if_there(&self.folders.outgoing.join(name), &self.folders.sent.join(stem))?;
+    fn finish(&mut self, found: &Found, stem: &str) -> io::Result<()> {
+        files::rename_if_there(&self.folders.outgoing.join(&found.stem), &self.folders.sent.join(stem))?;
         fail::fail_point!("spool.renamed");
-        let json = format!("{name}.json");
-        files::rename(&self.folders.outgoing.join(json), &self.folders.sent.join(format!("{stem}.json")))?;
-        self.forget(name);
+        files::rename(&self.folders.outgoing.join(&found.file), &self.folders.sent.join(format!("{stem}.json")))?;
+        self.forget(found);
         Ok(())
     }
 
     /// The attachments stay where they are, so that only the corrected file has to be put back.
-    fn reject(&mut self, name: &str, why: &str) -> io::Result<()> {
-        let reason = self.folders.rejected.join(format!("{name}.reason.txt"));
-        files::write_whole(
-            &self.folders.partial.join(format!("{name}.reason.txt")),
-            &reason,
-            format!("{why}\n").as_bytes(),
-        )?;
-        let json = format!("{name}.json");
-        files::rename(&self.folders.outgoing.join(&json), &self.folders.rejected.join(&json))?;
-        self.forget(name);
+    fn reject(&mut self, found: &Found, why: &str) -> io::Result<()> {
+        let own = self.folders.outgoing.join(&found.file);
+        let stem = self.stem_rejected(&own, &found.stem)?;
+        let reason = format!("{stem}.reason.txt");
+        let (partial, beside) = (self.folders.partial.join(&reason), self.folders.rejected.join(&reason));
+        files::write_whole(&partial, &beside, format!("{why}\n").as_bytes())?;
+        if let Err(error) = files::rename(&own, &self.folders.rejected.join(format!("{stem}.json"))) {
+            let why = format!("{why}\nIt could not be moved here ({error}): take it out of outgoing/.\n");
+            files::write_whole(&partial, &beside, why.as_bytes())?;
+            return Err(error);
+        }
+        self.forget(found);
         Ok(())
     }
 
-    fn forget(&mut self, name: &str) {
-        self.seen.remove(name);
-        self.waiting.remove(name);
+    /// Its own stem. A file that was rejected again replaces the one before; a folder neither replaces anything nor is replaced.
+    fn stem_rejected(&self, own: &Path, stem: &str) -> io::Result<String> {
+        let is_dir = |path: &Path| fs::symlink_metadata(path).is_ok_and(|data| data.is_dir());
+        let at = |stem: &str| self.folders.rejected.join(format!("{stem}.json"));
+        let taken = |path: &Path| fs::symlink_metadata(path).is_ok() && (is_dir(path) || is_dir(own));
+        if !taken(&at(stem)) {
+            return Ok(stem.to_owned());
+        }
+        let others = (1..NAMES_TRIED_MAX).map(|number| format!("{stem}-{number}"));
+        let free = others.into_iter().find(|stem| fs::symlink_metadata(at(stem)).is_err());
+        free.ok_or_else(|| io::Error::other("`rejected` is full of folders of this name: clear it"))
+    }
+
+    fn forget(&mut self, found: &Found) {
+        self.seen.remove(&found.file);
+        self.waiting.remove(&found.file);
     }
 
     fn result_path(&self, stem: &str) -> PathBuf {
@@ -310,23 +361,6 @@ fn outcome_of(refused: &Refused) -> Outcome {
     let field = refused.field.as_ref().map(|field| format!(" ({field})")).unwrap_or_default();
     let words = format!("{}: {}{field}", refused.reason.as_str(), refused.detail);
     if refused.retryable() { Outcome::Later(words) } else { Outcome::Rejected(words) }
-}
-
-/// Names of the JSON files in a folder, without their ending, sorted. Hidden ones are still being written.
-fn list(folder: &Path) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name();
-        if let Some(stem) = name.to_str().and_then(|name| name.strip_suffix(".json"))
-            && !stem.starts_with('.')
-            && !stem.is_empty()
-        {
-            names.push(stem.to_owned());
-        }
-    }
-    names.sort();
-    names.truncate(FILES_MAX);
-    Ok(names)
 }
 
 fn add(found: &mut Fingerprint, path: PathBuf) -> io::Result<()> {
@@ -341,12 +375,6 @@ pub(super) fn request_id(name: &str, bytes: &[u8]) -> String {
     all.push(0);
     all.extend(Digest::of(bytes).to_hex().into_bytes());
     format!("spool:{}", Digest::of(&all).to_hex())
-}
-
-/// The name beside one that is taken.
-fn beside(name: &str, request_id: &str) -> Option<String> {
-    let tail = request_id.get(request_id.len().saturating_sub(8)..)?;
-    Some(format!("{name}-{tail}"))
 }
 
 /// Of which file a result is.

@@ -180,6 +180,51 @@ async fn a_link_or_a_pipe_is_rejected_in_words_and_holds_up_nothing() {
 }
 
 #[tokio::test]
+async fn what_can_never_be_a_message_leaves_with_a_reason_whatever_it_is_called() {
+    let network = Network::new();
+    let comune = network.start("comune", 1).await;
+    let spool = network.path("comune/spool");
+    let (out, rejected) = (spool.join("outgoing"), spool.join("rejected"));
+    let folder = |content: &str| {
+        fs::create_dir(network.path("making")).expect("made");
+        fs::write(network.path("making/file"), content).expect("written");
+        fs::rename(network.path("making"), out.join("folder.json")).expect("put there");
+    };
+    // What stands there already is a file, and stays one.
+    fs::write(rejected.join("folder.json"), "an older one").expect("written");
+    folder("first");
+    let long = "n".repeat(250);
+    fs::write(out.join(format!("{long}.json").get(5..).expect("ASCII")), REFERRAL).expect("written");
+    fs::write(out.join("UPPER.JSON"), "{").expect("written");
+    let latin = std::os::unix::ffi::OsStrExt::from_bytes(b"perch\xe8.json");
+    fs::write(out.join::<&std::ffi::OsStr>(latin), REFERRAL).expect("written");
+    until(async || fs::read_dir(&out).expect("a listing").next().is_none().then_some(())).await;
+    let reasons = || -> Vec<(String, String)> {
+        let names = fs::read_dir(&rejected).expect("a listing").map(|entry| entry.expect("an entry").path());
+        let reasons = names.filter(|path| path.extension().is_some_and(|ending| ending == "txt"));
+        reasons.map(|path| (path.display().to_string(), fs::read_to_string(path).expect("a reason"))).collect()
+    };
+    let said = reasons();
+    assert_eq!(said.len(), 4, "{said:?}");
+    for words in ["not a regular file", &long[..245], "not text in UTF-8", "line 1"] {
+        let (path, _) =
+            said.iter().find(|(_, said)| said.contains(words)).unwrap_or_else(|| panic!("{words}: {said:?}"));
+        let json = path.replace(".reason.txt", ".json");
+        assert!(fs::symlink_metadata(&json).is_ok(), "{json}");
+    }
+    assert_eq!(fs::read_to_string(rejected.join("folder.json")).expect("there"), "an older one");
+    // And once more: the first one is still there.
+    folder("second");
+    until(async || (reasons().len() == 5).then_some(())).await;
+    until(async || fs::read_dir(&out).expect("a listing").next().is_none().then_some(())).await;
+    for (number, content) in [(1, "first"), (2, "second")] {
+        let path = rejected.join(format!("folder-{number}.json/file"));
+        assert_eq!(fs::read_to_string(path).expect("there"), content);
+    }
+    comune.stop().await;
+}
+
+#[tokio::test]
 async fn an_item_that_cannot_be_written_holds_up_no_other_and_comes_when_it_can() {
     let network = Network::new();
     let mut gateway = StandIn::start(&network).await;
