@@ -360,8 +360,9 @@ impl Config {
         if delivery.retry_max_ms > 86_400_000 {
             problems.push("[delivery] retry_max_ms is at most a day (86400000)".to_owned());
         }
-        if delivery.attempts_max == 0 {
-            problems.push("[delivery] attempts_max is at least 1".to_owned());
+        // Each attempt is a fact that stays.
+        if delivery.attempts_max == 0 || delivery.attempts_max > 1_000 {
+            problems.push("[delivery] attempts_max is 1 to 1000".to_owned());
         }
         let limits = &self.limits;
         if limits.connections == 0 || limits.connections_per_certificate == 0 || limits.connections_per_address == 0 {

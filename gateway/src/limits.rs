@@ -33,11 +33,15 @@ pub const KEY_RECORDS_MAX: usize = 16;
 pub const KEY_RECORDS_BURST: u32 = 8;
 /// Between two of them from then on.
 pub const KEY_RECORDS_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest wait after streams that were lost: whoever comes back after a bad hour is not made to wait for another.
-pub const LOST_WAIT_MAX_MS: u64 = 60_000;
+/// The longest wait after streams that were lost one after the other. Each loss is a fact for every message that was on its way: five days of
+/// nothing else are some five hundred for a message. Whoever comes back after a bad day waits no longer than this.
+pub const LOST_WAIT_MAX_MS: u64 = 900_000;
 /// The least wait between two attempts at a notice once it was put off as often as a message may be: it is never given up, and each
-/// attempt is a fact.
+/// attempt is a fact. It doubles from here.
 pub const NOTICE_WAIT_MIN_MS: u64 = 60_000;
+/// The longest: a year of a notice that nobody ever takes is some four hundred facts, and a recipient that was put right has its news
+/// within a day.
+pub const NOTICE_WAIT_MAX_MS: u64 = 86_400_000;
 /// Frames of one Submit stream that are checked and wait for the disk: enough to keep the disk busy, few enough to hold in memory.
 pub const FRAMES_IN_FLIGHT_MAX: usize = 4;
 /// Submit streams of one institution: one is enough, a second takes over; each may hold its frames in flight in memory.

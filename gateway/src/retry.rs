@@ -49,8 +49,11 @@ pub enum Again {
 /// chance, so that what failed together does not come back together. `permille` is that chance, 0..=1000.
 #[must_use]
 pub fn backoff_ms(policy: &Delivery, attempt: u32, permille: u64) -> u64 {
-    let doublings = attempt.saturating_sub(1).min(32);
-    let full = policy.retry_initial_ms.saturating_mul(1_u64 << doublings).min(policy.retry_max_ms);
+    doubled_ms(policy.retry_initial_ms, policy.retry_max_ms, attempt.saturating_sub(1), permille)
+}
+
+fn doubled_ms(first_ms: u64, longest_ms: u64, doublings: u32, permille: u64) -> u64 {
+    let full = first_ms.saturating_mul(1_u64 << doublings.min(32)).min(longest_ms);
     full - full / 4 * permille.min(1_000) / 1_000
 }
 
@@ -94,27 +97,38 @@ impl Past {
     }
 }
 
+/// The wait before the next attempt. Whatever fails for ever waits longer and longer: each attempt is a fact, which stays.
+fn wait_ms(policy: &Delivery, past: &Past, again: Again, permille: u64) -> u64 {
+    match again {
+        Again::Lost if past.lost_in_a_row == 0 => 0,
+        Again::Lost => doubled_ms(policy.retry_initial_ms, limits::LOST_WAIT_MAX_MS, past.lost_in_a_row - 1, permille),
+        Again::Later { at_least_ms } => {
+            let attempt = past.counted.saturating_add(1);
+            let own = backoff_ms(policy, attempt, permille).max(at_least_ms.min(policy.retry_max_ms));
+            match attempt.checked_sub(policy.attempts_max) {
+                None => own,
+                // A message was given up by now; this is a notice.
+                Some(further) => {
+                    own.max(doubled_ms(limits::NOTICE_WAIT_MIN_MS, limits::NOTICE_WAIT_MAX_MS, further, permille))
+                }
+            }
+        }
+    }
+}
+
 /// The change that a failed attempt to hand over from `queue` asks for.
 #[must_use]
 pub fn change(hub: &Hub, queue: &str, failure: Failure) -> Change {
     let policy = &hub.config.delivery;
     let past = Past::read(hub, &failure);
-    let permille = hub.prover.permille();
-    let wait_ms = match failure.again {
-        Again::Lost if past.lost_in_a_row == 0 => 0,
-        Again::Lost => backoff_ms(policy, past.lost_in_a_row, permille).min(limits::LOST_WAIT_MAX_MS),
-        Again::Later { at_least_ms } => {
-            let attempt = past.counted.saturating_add(1);
-            let wait_ms = backoff_ms(policy, attempt, permille).max(at_least_ms.min(policy.retry_max_ms));
-            if attempt < policy.attempts_max {
-                wait_ms
-            } else if let Some(change) = give_up(hub, &failure, attempt) {
-                return change;
-            } else {
-                wait_ms.max(limits::NOTICE_WAIT_MIN_MS)
-            }
-        }
-    };
+    let attempt = past.counted.saturating_add(1);
+    if failure.again != Again::Lost
+        && attempt >= policy.attempts_max
+        && let Some(change) = give_up(hub, &failure, attempt)
+    {
+        return change;
+    }
+    let wait_ms = wait_ms(policy, &past, failure.again, hub.prover.permille());
     let now_ms = hub.clock.now_ms();
     let detail = failure.detail.chars().take(limits::DETAIL_CHARS_MAX).collect();
     let due_ms = if wait_ms == 0 { 0 } else { now_ms.saturating_add_unsigned(wait_ms) };
@@ -183,6 +197,40 @@ mod tests {
             Past::of([(1, "NACK_TRANSIENT"), (0, "well again"), (1, lost)]),
             Past { counted: 0, lost_in_a_row: 1 }
         );
+    }
+
+    /// Facts that a year costs, when every attempt fails like this at once.
+    fn facts_of_a_year(policy: &Delivery, again: Again) -> u32 {
+        let (mut past, mut facts, mut passed_ms) = (Past::default(), 0, 0);
+        while passed_ms < 365 * 86_400_000_u64 {
+            passed_ms += wait_ms(policy, &past, again, 1_000);
+            facts += 1;
+            match again {
+                Again::Lost => past.lost_in_a_row += 1,
+                Again::Later { .. } => past.counted += 1,
+            }
+        }
+        facts
+    }
+
+    #[test]
+    fn a_notice_that_is_refused_for_ever_costs_a_few_hundred_facts_a_year() {
+        let later = Again::Later { at_least_ms: 0 };
+        let facts = facts_of_a_year(&Delivery::default(), later);
+        assert!((365..600).contains(&facts), "{facts}");
+        let hasty = Delivery { retry_initial_ms: 1, retry_max_ms: 1, attempts_max: 3, ..Delivery::default() };
+        let facts = facts_of_a_year(&hasty, later);
+        assert!((365..600).contains(&facts), "{facts}");
+    }
+
+    #[test]
+    fn streams_that_are_lost_over_and_over_make_a_fact_each_quarter_of_an_hour_at_most() {
+        let hasty = Delivery { retry_initial_ms: 1, retry_max_ms: 1, ..Delivery::default() };
+        for policy in [Delivery::default(), hasty] {
+            let facts = facts_of_a_year(&policy, Again::Lost);
+            // Waits are shortened by a quarter at most.
+            assert!(facts < 365 * 96 * 4 / 3 + 40, "{facts}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use tramite_proto::{
 use tramite_store::{Change, Done, Leased, Rejected, accepted};
 
 use crate::{
+    backoff,
     core::{BACKOFFICE, Core, origin, rejected, sealed_bytes, unreadable},
     inbound::{open, shown},
 };
@@ -31,8 +32,10 @@ const LOT_BYTES: usize = 4 * 1024 * 1024;
 const ACKNOWLEDGE_MAX: usize = 1_000;
 /// Changes of one commit; the store takes 512.
 const COMMIT_CHANGES: usize = 256;
-/// What cannot be opened (its key's file was taken away) is looked at again after so long.
-const UNREADABLE_RETRY_MS: i64 = 600_000;
+/// What cannot be opened (its key's file was taken away) is looked at again after so long, and then after twice as long each time.
+const UNREADABLE_FIRST_MS: u64 = 600_000;
+/// The longest: each look is a fact in the journal, and who put the key back has the item within half a working day.
+const UNREADABLE_LONGEST_MS: u64 = 4 * 3_600_000;
 
 /// An item on its way to a reader.
 #[derive(Debug)]
@@ -76,7 +79,9 @@ impl Inbox {
             detail = refused.detail,
             "an item of the inbox cannot be opened; it is looked at again later"
         );
-        let due_ms = self.core.clock.now_ms().saturating_add(UNREADABLE_RETRY_MS);
+        let failures = leased.attempt.saturating_sub(1);
+        let wait_ms = backoff::delay_ms(UNREADABLE_FIRST_MS, UNREADABLE_LONGEST_MS, failures);
+        let due_ms = self.core.clock.now_ms().saturating_add_unsigned(wait_ms);
         let (reason, detail) = (refused.reason.as_str().to_owned(), refused.detail.clone());
         let (sequence, queue) = (leased.sequence, BACKOFFICE.to_owned());
         self.core.store.commit(vec![Change::FailAttempt { sequence, queue, reason, detail, due_ms }]).await;

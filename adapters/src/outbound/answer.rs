@@ -25,9 +25,11 @@ use crate::{
     metrics,
 };
 
-/// Wait before the second attempt, and the longest one.
+/// Wait before the second attempt.
 const RETRY_FIRST_MS: u64 = 500;
-const RETRY_LONGEST_MS: u64 = 60_000;
+/// The longest wait. Each attempt is a fact in the own journal: the five days of a message that the gateway never takes are some five hundred,
+/// and what is put right there after a weekend is sent a quarter of an hour later.
+const RETRY_LONGEST_MS: u64 = 900_000;
 
 /// What becomes of the messages of a frame: one change for each.
 pub(super) async fn changes(core: &Core, leased: &[Leased], answer: SubmitAnswer) -> Result<Vec<Change>, Refused> {

@@ -279,7 +279,7 @@ async fn a_gateway_to_which_nothing_happens_for_days_has_no_gap() {
 }
 
 #[tokio::test]
-async fn a_notice_that_is_put_off_again_and_again_comes_once_a_minute_and_is_never_given_up() {
+async fn a_notice_that_is_put_off_again_and_again_comes_ever_more_seldom_and_is_never_given_up() {
     let world = World::new().await;
     let (caritas, inps) = two(&world).await;
     let (mut sender, mut recipient) = (caritas.receive(8).await, inps.receive(8).await);
@@ -293,6 +293,12 @@ async fn a_notice_that_is_put_off_again_and_again_comes_once_a_minute_and_is_nev
     }
     assert!(sender.is_quiet().await, "it waits, although nothing asked for it");
     world.clock.advance_s(61);
+    let notice = sender.notice().await;
+    let later = RetryLater { delay_ms: 0, reason: "SHUTTING_DOWN".to_owned(), detail: String::new() };
+    sender.settle(Vec::new(), notice.id, Outcome::Retry(later)).await.unwrap();
+    world.clock.advance_s(61);
+    assert!(sender.is_quiet().await, "it waits longer than the last time");
+    world.clock.advance_s(60);
     let notice = sender.notice().await;
     sender.acknowledge(&notice).await;
     assert_eq!(world.metric("dead_letters_total", "").await, 0.0);
