@@ -22,6 +22,7 @@ use tower::Service;
 use tramite_proto::ids::InstitutionName;
 
 use crate::{
+    farewell::Farewells,
     identity::{Peer, Role, Usage},
     limits::SWEEP_EVERY,
     refusal::Refusal,
@@ -98,6 +99,7 @@ pub struct Connector {
     server_name: ServerName<'static>,
     tls: ClientTls,
     expected: Arc<Expected>,
+    farewells: Farewells,
 }
 
 impl Connector {
@@ -108,13 +110,25 @@ impl Connector {
         port.parse::<u16>().map_err(|_| wrong())?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let server_name = ServerName::try_from(host.to_owned()).map_err(|_| wrong())?;
-        Ok(Self { address: address.into(), server_name, tls, expected: Arc::new(expected) })
+        let (address, expected) = (address.into(), Arc::new(expected));
+        Ok(Self { address, server_name, tls, expected, farewells: Farewells::default() })
+    }
+
+    /// How the server ended connections before it said anything on them.
+    #[must_use]
+    pub fn farewells(&self) -> Farewells {
+        self.farewells.clone()
     }
 
     /// Dials once.
     pub async fn connect(&self) -> Result<PeerStream, ConnectError> {
         let dialled = tokio::time::timeout(CONNECT_MAX, self.dial()).await;
-        dialled.unwrap_or_else(|_| Err(ConnectError::TooSlow { address: self.address.to_string() }))
+        let dialled = dialled.unwrap_or_else(|_| Err(ConnectError::TooSlow { address: self.address.to_string() }));
+        if dialled.is_err() {
+            // What it said at an earlier call is not what is wrong now.
+            self.farewells.note(None);
+        }
+        dialled
     }
 
     async fn dial(&self) -> Result<PeerStream, ConnectError> {
@@ -140,7 +154,8 @@ impl Connector {
         let cut = CancellationToken::new();
         let closed = CancellationToken::new();
         tokio::spawn(self.clone().watch(chain, changes, cut.clone(), closed.clone()));
-        Ok(PeerStream::new(TlsStream::from(stream), peer, cut, None, Keep::Watch(closed.drop_guard())))
+        let keep = Keep::Watch(closed.drop_guard());
+        Ok(PeerStream::new(TlsStream::from(stream), peer, cut, None, keep).telling(self.farewells()))
     }
 
     fn recognise(&self, chain: &[CertificateDer<'static>]) -> Result<Peer, ConnectError> {
@@ -232,8 +247,14 @@ pub fn endpoint(address: &str) -> Result<Endpoint, ConnectError> {
 
 /// A channel that dials at its first call, and again whenever the connection was lost.
 pub fn channel(address: &str, tls: ClientTls, expected: Expected) -> Result<Channel, ConnectError> {
+    told_channel(address, tls, expected).map(|(channel, _)| channel)
+}
+
+/// The same, and what the server says when it does not keep a connection.
+pub fn told_channel(address: &str, tls: ClientTls, expected: Expected) -> Result<(Channel, Farewells), ConnectError> {
     let connector = Connector::new(address, tls, expected)?;
-    Ok(endpoint(address)?.connect_with_connector_lazy(connector))
+    let farewells = connector.farewells();
+    Ok((endpoint(address)?.connect_with_connector_lazy(connector), farewells))
 }
 
 #[cfg(test)]

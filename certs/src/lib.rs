@@ -6,6 +6,7 @@
 pub mod anchors;
 pub mod authority;
 pub mod connect;
+pub mod farewell;
 pub mod files;
 pub mod identity;
 pub mod keyring;

@@ -19,7 +19,13 @@ use tokio_rustls::TlsStream;
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-use crate::{identity::Peer, limits::PREFACE_LEN, refusal::Refusal, registry::Slot};
+use crate::{
+    farewell::{Farewell, Farewells},
+    identity::Peer,
+    limits::PREFACE_LEN,
+    refusal::Refusal,
+    registry::Slot,
+};
 
 /// What a stream holds for as long as it lives.
 pub(crate) enum Keep {
@@ -37,6 +43,8 @@ pub struct PeerStream {
     until_cut: Pin<Box<WaitForCancellationFutureOwned>>,
     first: Option<First>,
     keep: Keep,
+    /// At the dialling side, until the server has said anything.
+    unheard: Option<Farewells>,
 }
 
 /// The wait for the preface.
@@ -55,7 +63,40 @@ impl PeerStream {
     ) -> Self {
         let first =
             first_bytes.map(|within| First { missing: PREFACE_LEN, deadline: Box::pin(tokio::time::sleep(within)) });
-        Self { io, peer, until_cut: Box::pin(cut.clone().cancelled_owned()), cut, first, keep }
+        Self { io, peer, until_cut: Box::pin(cut.clone().cancelled_owned()), cut, first, keep, unheard: None }
+    }
+
+    /// Tells how the server ends the connection, if it does before it says anything.
+    pub(crate) fn telling(mut self, farewells: Farewells) -> Self {
+        self.unheard = Some(farewells);
+        self
+    }
+
+    /// The first thing that came from the server, or its end.
+    fn heard(&mut self, farewell: Option<Farewell>) {
+        if let Some(farewells) = self.unheard.take() {
+            farewells.note(farewell);
+        }
+    }
+
+    /// What can be written no more may have been answered by an alert that nobody has read yet.
+    fn hear_out(&mut self, cx: &mut Context<'_>) {
+        if self.unheard.is_none() {
+            return;
+        }
+        let mut byte = [0; 1];
+        match Pin::new(&mut self.io).poll_read(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(Err(error)) => self.heard(Some(Farewell::of_io(&error))),
+            Poll::Ready(Ok(())) | Poll::Pending => self.heard(Some(Farewell::Closed)),
+        }
+    }
+
+    /// Looks at what became of a write.
+    fn wrote<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if matches!(result, Poll::Ready(Err(_))) {
+            self.hear_out(cx);
+        }
+        result
     }
 
     /// Who it is.
@@ -116,10 +157,15 @@ impl AsyncRead for PeerStream {
         let before = buf.filled().len();
         match Pin::new(&mut this.io).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
-                this.came(buf.filled().len() - before);
+                let bytes = buf.filled().len() - before;
+                this.came(bytes);
+                this.heard((bytes == 0).then_some(Farewell::Closed));
                 Poll::Ready(Ok(()))
             }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Err(error)) => {
+                this.heard(Some(Farewell::of_io(&error)));
+                Poll::Ready(Err(error))
+            }
             Poll::Pending => {
                 if this.until_cut.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Err(aborted()));
@@ -136,11 +182,14 @@ impl AsyncWrite for PeerStream {
         if this.cut.is_cancelled() {
             return Poll::Ready(Err(aborted()));
         }
-        Pin::new(&mut this.io).poll_write(cx, buf)
+        let result = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.wrote(cx, result)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.io).poll_flush(cx);
+        this.wrote(cx, result)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -156,7 +205,8 @@ impl AsyncWrite for PeerStream {
         if this.cut.is_cancelled() {
             return Poll::Ready(Err(aborted()));
         }
-        Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
+        let result = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.wrote(cx, result)
     }
 
     fn is_write_vectored(&self) -> bool {

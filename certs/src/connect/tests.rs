@@ -13,6 +13,7 @@ use tonic_health::pb::{
 use super::*;
 use crate::{
     authority::{BundleOptions, Renewal, RevocationReason, renew},
+    farewell::Farewell,
     limits::Limits,
     listen::Listener,
     testing::{Stage, name},
@@ -187,4 +188,20 @@ async fn a_call_over_a_channel_names_its_caller_and_an_open_call_lives_through_a
     client.check(ask("institution/inps")).await.unwrap();
     let channel = super::channel(&address, client_tls, Expected::gateway(name("gateway"))).unwrap();
     HealthClient::new(channel).check(ask("institution/inps")).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_revoked_client_learns_from_the_alert_why_it_is_not_kept() {
+    let mut stage = Stage::new();
+    let stop = CancellationToken::new();
+    let gateway = stage.bundle(Role::Gateway, "gateway");
+    let inps = stage.bundle(Role::Institution, "inps");
+    stage.authority.revoke_file(&inps.join("tls.pem"), RevocationReason::KeyCompromise).unwrap();
+    stage.authority.publish_crl(std::slice::from_ref(&gateway)).unwrap();
+    let address = held(&stage, &gateway, &stop).await.to_string();
+    let (channel, farewells) = told_channel(&address, stage.client(&inps), Expected::gateway(name("gateway"))).unwrap();
+    for _ in 0..10 {
+        HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.unwrap_err();
+        assert_eq!(farewells.last(), Some(Farewell::Alert(rustls::AlertDescription::CertificateRevoked)));
+    }
 }
