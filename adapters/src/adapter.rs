@@ -120,7 +120,8 @@ impl Adapter {
         let (name, gateway) = (config.institution.parse()?, config.gateway.name.parse()?);
         let own = Own::load(name, config.trust_domain.clone(), config.signing.clone(), config.encryption.clone())
             .map(Arc::new)?;
-        let channel = connect::channel(&config.gateway.address, tls.clone(), Expected::gateway(gateway))?;
+        let (channel, farewells) =
+            connect::told_channel(&config.gateway.address, tls.clone(), Expected::gateway(gateway))?;
         let (store, writer, recovery) = open(&config, &clock, &own)?;
         let writer = writer.spawn().map_err(system(format!("start the writer of {}", config.data.display())))?;
         let core = Arc::new(Core {
@@ -134,7 +135,7 @@ impl Adapter {
             keyring: Arc::new(Keyring::new(trust.clone())),
             own,
             metrics: Arc::new(Metrics::new()),
-            link: Link::new(channel),
+            link: Link::new(channel, farewells),
         });
         let mut tasks = JoinSet::new();
         let begun = match begin(&config, &core, clock, &stop, &mut tasks).await {

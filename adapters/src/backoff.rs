@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
-use tramite_proto::reason::Refused;
+use tramite_proto::reason::{Reason, Refused};
 
 use crate::entropy::fraction;
 
@@ -12,6 +12,12 @@ use crate::entropy::fraction;
 const FIRST: Duration = Duration::from_millis(200);
 /// No wait is longer: a hundred adapters then make forty attempts a second, and no office stays cut off once the gateway is back.
 const LONGEST: Duration = Duration::from_secs(5);
+
+/// The first wait after another adapter of this institution took over is at most this, and half of it at least: two that fight at once deliver
+/// nothing and make no noise that anybody hears.
+const SUPERSEDED_FIRST: Duration = Duration::from_secs(10);
+/// The longest: an office whose other adapter was stopped at last receives again within this.
+const SUPERSEDED_LONGEST: Duration = Duration::from_secs(300);
 
 /// A session that lasted so long was a good one: the next attempt waits short again.
 const GOOD: Duration = Duration::from_secs(30);
@@ -34,7 +40,7 @@ impl Backoff {
         session: impl Fn() -> S,
         ended: impl Fn(bool, Result<(), Refused>),
     ) {
-        let mut backoff = Self::new();
+        let (mut backoff, mut takeovers) = (Self::new(), Takeovers::default());
         loop {
             let begun = Instant::now();
             let result = tokio::select! {
@@ -44,10 +50,12 @@ impl Backoff {
             if begun.elapsed() > GOOD {
                 backoff = Self::new();
             }
+            let superseded = result.as_ref().is_err_and(|refused| refused.reason == Reason::Superseded);
             ended(backoff.is_fresh(), result);
+            let pause = takeovers.pause(superseded, begun.elapsed()).unwrap_or_else(|| backoff.next());
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = backoff.pause() => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -70,6 +78,27 @@ impl Backoff {
     }
 }
 
+/// Counts takeovers in a row. A session between two of them may last as long as the other adapter waits, and is no good one for that.
+#[derive(Debug, Default)]
+struct Takeovers {
+    count: u32,
+}
+
+impl Takeovers {
+    /// The wait after a session that lasted so long, if another adapter took over.
+    fn pause(&mut self, superseded: bool, lasted: Duration) -> Option<Duration> {
+        if lasted > SUPERSEDED_LONGEST * 2 {
+            self.count = 0;
+        }
+        if !superseded {
+            return None;
+        }
+        let bound = bound(SUPERSEDED_FIRST, SUPERSEDED_LONGEST, self.count);
+        self.count = self.count.saturating_add(1);
+        Some(bound.mul_f64(0.5 + fraction() / 2.0))
+    }
+}
+
 /// The wait before the attempt after `failures` failed ones, for what has its own bounds: full jitter above a floor of half the bound.
 pub(crate) fn delay_ms(first_ms: u64, longest_ms: u64, failures: u32) -> u64 {
     let bound = bound(Duration::from_millis(first_ms), Duration::from_millis(longest_ms), failures);
@@ -85,6 +114,19 @@ fn bound(first: Duration, longest: Duration, failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_adapters_that_supersede_each_other_do_so_less_and_less_often() {
+        let mut takeovers = Takeovers::default();
+        for count in 0..10 {
+            // The other one waited as long before it came back.
+            let lasted = bound(SUPERSEDED_FIRST, SUPERSEDED_LONGEST, count);
+            let pause = takeovers.pause(true, lasted).expect("a wait");
+            assert!(pause >= lasted / 2 && pause <= SUPERSEDED_LONGEST, "{count}: {pause:?}");
+            assert_eq!(takeovers.pause(false, lasted), None, "what else ends a session has its own wait");
+        }
+        assert!(takeovers.pause(true, SUPERSEDED_LONGEST * 3).is_some_and(|pause| pause <= SUPERSEDED_FIRST));
+    }
 
     #[test]
     fn waits_grow_to_a_cap_and_never_beyond() {

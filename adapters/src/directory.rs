@@ -93,6 +93,7 @@ impl Core {
                     REFRESH
                 }
                 Err(refused) => {
+                    let refused = self.link.because(refused);
                     // The stream tells for itself that it is well, whatever the directory does.
                     if !self.link.standing().connected {
                         self.link.lost(&refused.detail);

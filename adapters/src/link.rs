@@ -10,6 +10,7 @@ use std::sync::{
 
 use tokio::sync::watch;
 use tonic::{Status, transport::Channel};
+use tramite_certs::farewell::{Farewell, Farewells};
 use tramite_proto::{
     pb::{directory::v1::directory_client::DirectoryClient, exchange::v1::exchange_client::ExchangeClient},
     reason::{Reason, Refused},
@@ -18,6 +19,11 @@ use tramite_proto::{
 /// A frame's longest form, as the contract says; what a client takes by default is half of it, and a longer frame ends the stream.
 const FRAME_BYTES_MAX: usize = 8 << 20;
 
+/// What it means that a newer stream took over: this adapter itself opens only one.
+pub(crate) const SUPERSEDED: &str = "another adapter with this institution's certificate took over; stop one of them";
+/// A takeover is shown for so long after the connection is back: longer than the longest pause between two (see `backoff`).
+const SUPERSEDED_SHOWN_MS: i64 = 15 * 60_000;
+
 /// How it stands.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Standing {
@@ -25,14 +31,20 @@ pub(crate) struct Standing {
     pub(crate) connected: bool,
     /// Unix milliseconds of the last time that it became so; 0: never.
     pub(crate) since_ms: i64,
-    /// Why not, in one sentence.
+    /// Why not, or what is wrong although it is, in one sentence.
     pub(crate) problem: String,
+    /// Unix milliseconds of the last time that another stream of this institution took over; 0: never.
+    superseded_ms: i64,
 }
 
 /// The connection.
 #[derive(Debug)]
 pub(crate) struct Link {
     channel: Channel,
+    /// What the gateway says when it does not keep a connection.
+    farewells: Farewells,
+    /// The one that was told last.
+    told: Mutex<Option<Farewell>>,
     standing: Mutex<Standing>,
     /// True once the gateway has this adapter's key record, without which it believes nothing that the adapter says.
     introduced: watch::Sender<bool>,
@@ -42,10 +54,12 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(channel: Channel) -> Self {
+    pub(crate) fn new(channel: Channel, farewells: Farewells) -> Self {
         let standing = Standing { problem: "not connected yet".into(), ..Standing::default() };
         Self {
             channel,
+            farewells,
+            told: Mutex::default(),
             standing: Mutex::new(standing),
             introduced: watch::Sender::new(false),
             refused: AtomicU64::new(0),
@@ -69,8 +83,30 @@ impl Link {
     }
 
     pub(crate) fn connected(&self, now_ms: i64) {
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) =
-            Standing { connected: true, since_ms: now_ms, problem: String::new() };
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        (standing.connected, standing.since_ms) = (true, now_ms);
+        // Who took over once takes over again, as long as nobody stops one of the two.
+        let rival = standing.superseded_ms != 0 && now_ms - standing.superseded_ms < SUPERSEDED_SHOWN_MS;
+        standing.problem = if rival { SUPERSEDED.to_owned() } else { String::new() };
+    }
+
+    /// Another stream of this institution took over.
+    pub(crate) fn superseded(&self, now_ms: i64) {
+        self.lost(SUPERSEDED);
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).superseded_ms = now_ms;
+    }
+
+    /// Why a call failed: when the gateway does not keep our connections, what it says to that. Told once, until it listens again.
+    pub(crate) fn because(&self, refused: Refused) -> Refused {
+        let broken = matches!(refused.reason, Reason::GatewayUnavailable | Reason::ConnectionLost);
+        let Some(farewell) = self.farewells.last().filter(|_| broken) else { return refused };
+        let refused = Refused::new(farewell.reason(), format!("the gateway {farewell}"));
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.replace(farewell) != Some(farewell) {
+            tracing::error!(reason = %refused.reason, detail = refused.detail, "the gateway does not let this adapter in");
+        }
+        refused
     }
 
     pub(crate) fn lost(&self, problem: &str) {

@@ -20,7 +20,7 @@ use crate::{
     deliver,
     hub::Hub,
     identify::{self, Member},
-    limits,
+    limits, metrics,
     places::{Place, Places},
 };
 
@@ -84,7 +84,15 @@ impl Exchange for ExchangeService {
         let hub = Arc::clone(&self.hub);
         let requests = request.into_inner();
         spawn(&self.hub, async move {
-            let seat = hub.presence.take(member.as_str()).await;
+            let taken_over = || {
+                hub.metrics.takeovers.get_or_create(&metrics::institution(member.as_str())).inc();
+                tracing::warn!(
+                    institution = member.as_str(),
+                    "a newer Receive stream took over while the older one was open: an adapter that came back over a broken line, or, \
+                     when this goes on, two adapters with this institution's certificate, of which one must be stopped"
+                );
+            };
+            let seat = hub.presence.take(member.as_str(), taken_over).await;
             deliver::run(hub, member, seat, requests, out).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(frames))))

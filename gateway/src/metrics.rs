@@ -92,6 +92,8 @@ pub struct Metrics {
     pub dead_waiting: Family<InstitutionLabel, Gauge>,
     /// Receive streams that are open.
     pub receivers: Gauge,
+    /// Receive streams that a newer one of the same institution ended, by institution.
+    pub takeovers: Family<InstitutionLabel, Counter>,
     /// Submit streams that are open.
     pub submitters: Gauge,
     /// Handshakes refused, by reason.
@@ -182,6 +184,7 @@ impl Metrics {
             waiting: Family::default(),
             dead_waiting: Family::default(),
             receivers: Gauge::default(),
+            takeovers: Family::default(),
             submitters: Gauge::default(),
             handshakes_refused: Family::default(),
             connections: Gauge::default(),
@@ -213,6 +216,7 @@ impl Metrics {
         registry.register("queue_waiting", "Messages and notices that wait", self.waiting.clone());
         registry.register("queue_dead_letters", "Dead letters that wait for an operator", self.dead_waiting.clone());
         registry.register("receive_streams", "Open Receive streams", self.receivers.clone());
+        registry.register("receive_takeovers", "Receive streams that a newer one ended", self.takeovers.clone());
         registry.register("submit_streams", "Open Submit streams", self.submitters.clone());
         registry.register("handshakes_refused", "TLS handshakes refused", self.handshakes_refused.clone());
         registry.register("connections", "Open TLS connections", self.connections.clone());
@@ -232,6 +236,7 @@ impl Metrics {
             drop(self.submitted.get_or_create(&name));
             drop(self.accepted.get_or_create(&name));
             drop(self.delivered.get_or_create(&name));
+            drop(self.takeovers.get_or_create(&name));
         }
         for outcome in ["opened", "refused"] {
             drop(self.receipts.get_or_create(&OutcomeLabel { outcome }));

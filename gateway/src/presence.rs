@@ -33,10 +33,12 @@ pub struct Seat {
 }
 
 impl Presence {
-    /// Takes the institution's seat: asks who sits there to go and waits until it has, but not for ever.
-    pub async fn take(self: &Arc<Self>, name: &str) -> Seat {
+    /// Takes the institution's seat: asks who sits there to go and waits until it has, but not for ever. `taken_over` hears of it when
+    /// somebody sits there.
+    pub async fn take(self: &Arc<Self>, name: &str, taken_over: impl FnOnce()) -> Seat {
         let (seat, older) = self.replace(name);
         if let Some(older) = older {
+            taken_over();
             older.superseded.cancel();
             if tokio::time::timeout(limits::HANDOVER_MAX, older.gone.cancelled()).await.is_err() {
                 tracing::warn!(
@@ -95,14 +97,15 @@ mod tests {
     #[tokio::test]
     async fn a_newer_stream_waits_until_the_older_one_has_given_back_what_it_held() {
         let presence = Arc::new(Presence::default());
-        let older = presence.take("inps").await;
+        let older = presence.take("inps", || panic!("nobody sits there")).await;
+        let told = Arc::new(std::sync::atomic::AtomicBool::new(false));
         assert!(presence.is_online("inps"));
         let newer = tokio::spawn({
-            let presence = Arc::clone(&presence);
-            async move { presence.take("inps").await }
+            let (presence, told) = (Arc::clone(&presence), Arc::clone(&told));
+            async move { presence.take("inps", || told.store(true, std::sync::atomic::Ordering::SeqCst)).await }
         });
         older.superseded().await;
-        assert!(!newer.is_finished());
+        assert!(!newer.is_finished() && told.load(std::sync::atomic::Ordering::SeqCst));
         drop(older);
         let newer = newer.await.unwrap();
         assert!(presence.is_online("inps") && newer.superseded().now_or_never().is_none());

@@ -33,7 +33,12 @@ use super::{
     fetch, notice,
     take::{self, Reserved, Verdict},
 };
-use crate::{backoff::Backoff, core::Core, link::refusal_of, metrics};
+use crate::{
+    backoff::Backoff,
+    core::Core,
+    link::{SUPERSEDED, refusal_of},
+    metrics,
+};
 
 /// Deliveries on their way: four frames, so that the line stays busy while a frame is on its way to the disk.
 const CREDIT: u32 = 256;
@@ -57,9 +62,16 @@ impl Receiver {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let ended = |first, result: Result<(), Refused>| {
             self.core.metrics.connected.set(0);
-            if let Err(refused) = result {
-                self.core.link.lost(&refused.detail);
-                tell(first, &refused);
+            match result.map_err(|refused| self.core.link.because(refused)) {
+                Err(refused) if refused.reason == Reason::Superseded => {
+                    self.core.link.superseded(self.core.clock.now_ms());
+                    tracing::error!(reason = %refused.reason, "{SUPERSEDED}");
+                }
+                Err(refused) => {
+                    self.core.link.lost(&refused.detail);
+                    tell(first, &refused);
+                }
+                Ok(()) => {}
             }
         };
         Backoff::run(&stop, || self.session(), ended).await;

@@ -64,7 +64,7 @@ impl Sender {
         let ended = |first, result| {
             self.core.store.release_all(GATEWAY);
             if let Err(refused) = result {
-                tell(first, &refused);
+                tell(first, &self.core.link.because(refused));
             }
         };
         Backoff::run(&stop, || self.session(), ended).await;

@@ -33,6 +33,11 @@ pub(crate) async fn status(asked: cli::Status, output: &Output) -> Result<Exit, 
         } else {
             output.word(&format!("not connected to the gateway ({since}): {}", status.problem), Tone::Bad)
         };
+        let connected = if status.connected && !status.problem.is_empty() {
+            format!("{connected}\n{}", output.word(&status.problem, Tone::Warn))
+        } else {
+            connected
+        };
         format!(
             "{}, adapter {}\n{connected}\n{} to send, {} in the inbox, {} refused for good since start",
             status.institution, status.version, status.outbox, status.inbox, status.refused,

@@ -45,6 +45,7 @@ async fn a_newer_stream_takes_over_and_the_older_one_is_told() {
     let held = older.delivery().await;
     let mut newer = inps.receive(8).await;
     assert_eq!(older.end().await.reason, Reason::Superseded);
+    assert_eq!(world.metric("receive_takeovers_total", "inps").await, 1.0);
     let delivery = newer.delivery().await;
     assert_eq!((delivery.id, delivery.attempt), (held.id, 2));
     newer.opened(&inps, &delivery).await;
