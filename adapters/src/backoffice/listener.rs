@@ -183,13 +183,15 @@ fn limited(service: Service) -> BackOfficeServer<Service> {
 
 /// A socket that nobody but our own user can open. One that a killed process left is replaced; one that answers is not.
 fn bind(path: &Path) -> io::Result<UnixListener> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+    if let Some(folder) = path.parent() {
+        // A path without a folder lies in the current one.
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let mode = std::fs::metadata(folder)?.permissions().mode();
         if mode & 0o077 != 0 {
             let what = format!(
                 "{} may be entered by others (mode {:04o}): run `chmod 700` on it",
-                folder.display(),
+                folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).display(),
                 mode & 0o7777
             );
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
@@ -214,5 +216,22 @@ struct Counting(Arc<Metrics>);
 impl Hooks for Counting {
     fn on_refused(&self, refusal: Refusal, _: SocketAddr, _: &str) {
         self.0.handshakes_refused.get_or_create(&reason(refusal.as_str())).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_without_a_folder_in_its_path_lies_in_the_current_one_which_is_checked() {
+        let mode = std::fs::metadata(".").expect("there").permissions().mode();
+        let path = Path::new("listener-test.sock");
+        let bound = bind(path).map_err(|error| error.to_string());
+        drop(std::fs::remove_file(path));
+        match bound {
+            Ok(_) => assert_eq!(mode & 0o077, 0, "others may enter the folder (mode {mode:o})"),
+            Err(words) => assert!(mode & 0o077 != 0 && words.contains("chmod 700"), "{words}"),
+        }
     }
 }
