@@ -96,10 +96,24 @@ pub enum SecretError {
         found: String,
     },
     /// More keys than anyone needs.
-    #[error("{} holds more than {ENCRYPTION_KEYS_MAX} encryption keys: move old ones away", path.display())]
+    #[error("{} holds {ENCRYPTION_KEYS_MAX} encryption keys or more: move those away whose key records are past their expiry", path.display())]
     TooMany {
         /// The directory.
         path: PathBuf,
+    },
+    /// There is none to follow.
+    #[error("{} holds no encryption key: name the folder of an institution", path.display())]
+    NoKey {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Others refuse a key record with a weaker suite than one before it.
+    #[error("{wanted} is weaker than {} of the key in use, so others would refuse it", held)]
+    Weaker {
+        /// The one that was asked for.
+        wanted: &'static str,
+        /// The strongest one there.
+        held: &'static str,
     },
     /// The system gave no randomness.
     #[error("the system gave no randomness")]
@@ -210,6 +224,24 @@ pub fn save_encryption_key(directory: &Path, kid: &KeyId, key: &PrivateKey) -> R
     let path = directory.join(format!("enc-{kid}.key"));
     files::replace(&path, text.as_bytes(), Access::Private)?;
     Ok(path)
+}
+
+/// Puts a new encryption key beside those that are there, of the same suite or a stronger one. The old ones stay: what was sealed to
+/// them may still be on its way. A running adapter takes the new one up, publishes it, and opens with all of them.
+pub fn rotate_encryption_key(directory: &Path, suite: Option<Suite>) -> Result<(KeyId, PathBuf), SecretError> {
+    let held = load_encryption_keys(directory)?;
+    if held.len() >= ENCRYPTION_KEYS_MAX {
+        return Err(SecretError::TooMany { path: directory.to_owned() });
+    }
+    let strongest = held.iter().map(|(_, key)| key.suite()).max_by_key(|suite| suite.strength());
+    let strongest = strongest.ok_or_else(|| SecretError::NoKey { path: directory.to_owned() })?;
+    let suite = suite.unwrap_or(strongest);
+    if suite.strength() < strongest.strength() {
+        return Err(SecretError::Weaker { wanted: suite.as_str(), held: strongest.as_str() });
+    }
+    let (kid, key) = generate_encryption_key(suite)?;
+    let path = save_encryption_key(directory, &kid, &key)?;
+    Ok((kid, path))
 }
 
 /// Reads one encryption key's file.

@@ -63,3 +63,27 @@ fn a_log_key_is_ed25519_and_private() {
     load_log_key(&path).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }
+
+#[test]
+fn a_rotation_puts_a_key_beside_the_old_ones_and_never_a_weaker_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let rotate = |suite| rotate_encryption_key(directory.path(), suite);
+    assert!(matches!(rotate(None), Err(SecretError::NoKey { .. })));
+    let (old, key) = generate_encryption_key(Suite::X25519).unwrap();
+    save_encryption_key(directory.path(), &old, &key).unwrap();
+    let (new, path) = rotate(None).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(load_encryption_key(&path).unwrap().1.suite(), Suite::X25519);
+    let (strong, _) = rotate(Some(Suite::XWing)).unwrap();
+    assert!(rotate(Some(Suite::X25519)).unwrap_err().to_string().contains("weaker"));
+    let (follows, path) = rotate(None).unwrap();
+    assert_eq!(load_encryption_key(&path).unwrap().1.suite(), Suite::XWing);
+    let mut kids: Vec<_> = load_encryption_keys(directory.path()).unwrap().into_iter().map(|(kid, _)| kid).collect();
+    let mut all = vec![old, new, strong, follows];
+    kids.sort();
+    all.sort();
+    assert_eq!(kids, all);
+    while rotate(None).is_ok() {}
+    assert!(rotate(None).unwrap_err().to_string().contains("move those away"));
+    assert_eq!(load_encryption_keys(directory.path()).unwrap().len(), ENCRYPTION_KEYS_MAX);
+}

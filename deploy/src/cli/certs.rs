@@ -45,6 +45,23 @@ pub(crate) enum CertsCommand {
         #[arg(long, value_name = "DAYS")]
         within: Option<u32>,
     },
+    /// Put a new encryption key into an institution's folder; the old ones stay for what is on its way.
+    #[command(
+        after_help = "Run it at the institution, as its adapter's user, on the folder that [encryption] keys of adapter.toml names:
+  tramite certs rotate-encryption-key /etc/tramite/inps
+It needs no authority: the new key is certified by the key record that the adapter signs and publishes. A running
+adapter takes it up within seconds (at once at SIGHUP), and others seal to it as soon as they have the record. What
+was sealed to an old key still opens as long as its file is there: keep it until its record is past its expiry, a year
+at most. Where adapter.toml names one with [encryption] active, change that too."
+    )]
+    RotateEncryptionKey {
+        /// The folder with the institution's enc-<key id>.key.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// A suite at least as strong as that of the key in use; that one when it is left out.
+        #[arg(long, value_name = "SUITE")]
+        suite: Option<String>,
+    },
     /// Revoke a certificate for good, and write a new revocation list.
     Revoke {
         #[command(flatten)]

@@ -15,6 +15,7 @@ use tramite_certs::{
         issue_bundle, renew, show_file,
     },
     identity::{Role, TrustDomain},
+    secrets::{self, SecretError},
 };
 use tramite_proto::{
     clock::{Clock as _, SystemClock},
@@ -48,6 +49,7 @@ pub(crate) fn run(asked: &Certs, output: &Output) -> Result<Exit, Failure> {
             written(&bundle, next, *output);
             Ok(Exit::Ok)
         }
+        CertsCommand::RotateEncryptionKey { folder, suite } => rotate(folder, suite.as_deref(), *output),
         CertsCommand::Revoke { at, what, reason, publish } => revoke::run(&at.dir, what, reason, publish, *output),
         CertsCommand::Crl { at, days, publish } => {
             let mut authority = open(&at.dir)?;
@@ -100,12 +102,7 @@ fn issue(asked: &Issue, output: Output) -> Result<Exit, Failure> {
             "Use lower-case letters, digits and hyphens, at most 63.",
         )
     })?;
-    let suite: Suite = asked.suite.parse().map_err(|_| {
-        Failure::usage(
-            format!("{} is not a suite", asked.suite),
-            "Use X25519-SHA256-AES256GCM or XWING-SHA256-AES256GCM.",
-        )
-    })?;
+    let suite = suite_of(&asked.suite)?;
     let role = match asked.role {
         RoleWord::Institution => Role::Institution,
         RoleWord::Operator => Role::Operator,
@@ -140,6 +137,35 @@ fn issue(asked: &Issue, output: Output) -> Result<Exit, Failure> {
         Role::Operator | Role::Auditor => "Its holder sets TRAMITE_CERTS to the folder.",
     };
     written(&bundle, next, output);
+    Ok(Exit::Ok)
+}
+
+fn suite_of(word: &str) -> Result<Suite, Failure> {
+    word.parse().map_err(|_| {
+        Failure::usage(format!("{word} is not a suite"), "Use X25519-SHA256-AES256GCM or XWING-SHA256-AES256GCM.")
+    })
+}
+
+fn rotate(folder: &Path, suite: Option<&str>, output: Output) -> Result<Exit, Failure> {
+    let suite = suite.map(suite_of).transpose()?;
+    let (kid, path) = secrets::rotate_encryption_key(folder, suite).map_err(|error| {
+        let (exit, advice) = match &error {
+            SecretError::Weaker { .. } => (Exit::Usage, "Leave --suite out, or name a stronger one."),
+            SecretError::NoRandomness => (Exit::Internal, "Report it."),
+            _ => (
+                Exit::NoInput,
+                "Name the folder that [encryption] keys of adapter.toml names; check its owner and mode.",
+            ),
+        };
+        Failure::new(exit, chain(&error), advice)
+    })?;
+    output.answer(&json!({"folder": folder, "key_id": kid.as_str(), "file": path}), || {
+        format!(
+            "Written:\n  {}\nA running adapter takes it up by itself and publishes its new key record. Keep the older enc-*.key files: \
+             what was sealed to them may still be on its way.",
+            path.display()
+        )
+    });
     Ok(Exit::Ok)
 }
 
