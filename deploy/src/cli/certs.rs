@@ -16,7 +16,8 @@ use clap::{Args, Subcommand, ValueEnum};
 
 The authority is then in network/authority. A revocation list counts for seven days: write a
 new one before that. The authority's key never leaves its directory, which belongs on a machine
-of its own. Each member pins root.pem, which it gets out of band. Key files have mode 0600 and are refused otherwise.")]
+of its own. Each member pins root.pem, which it gets out of band. Key files have mode 0600 and are refused otherwise.
+An institution changes its encryption key by itself: tramite certs rotate-encryption-key DIR")]
 pub(crate) struct Certs {
     #[command(subcommand)]
     pub(crate) command: CertsCommand,
