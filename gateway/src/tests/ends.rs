@@ -297,6 +297,9 @@ async fn a_notice_that_is_put_off_again_and_again_comes_ever_more_seldom_and_is_
     let later = RetryLater { delay_ms: 0, reason: "SHUTTING_DOWN".to_owned(), detail: String::new() };
     sender.settle(Vec::new(), notice.id, Outcome::Retry(later)).await.unwrap();
     world.clock.advance_s(61);
+    // What arrives wakes the stream, which then takes everything that is due.
+    inps.refer(&caritas).await;
+    sender.delivery().await;
     assert!(sender.is_quiet().await, "it waits longer than the last time");
     world.clock.advance_s(60);
     let notice = sender.notice().await;
