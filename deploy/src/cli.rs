@@ -5,6 +5,7 @@
 mod certs;
 mod office;
 mod ops;
+mod store;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ pub(crate) use self::{
         Send, Status,
     },
     ops::{Decision, Ops, OpsCommand, Page},
+    store::{Store, StoreCommand},
 };
 
 const LONG_ABOUT: &str = "\
@@ -151,6 +153,8 @@ Next: write them into a message; `tramite send FILE` sends it.")]
     Codes(Codes),
     /// Operate the gateway: queues, messages, dead letters.
     Ops(Ops),
+    /// Check, measure and repair the store of a node that is stopped.
+    Store(Store),
     /// Print the completion script for a shell.
     #[command(after_help = "Examples:
   tramite completion bash > /etc/bash_completion.d/tramite

@@ -10,3 +10,4 @@ mod keep;
 pub(crate) mod network;
 pub(crate) mod ops;
 pub(crate) mod send;
+pub(crate) mod store;

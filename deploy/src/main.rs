@@ -71,6 +71,9 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
     if let Command::Codes(asked) = &cli.command {
         return command::codes::run(asked, output);
     }
+    if let Command::Store(asked) = &cli.command {
+        return command::store::run(asked, output);
+    }
     kill_points()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -89,7 +92,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
             Command::Status(asked) => command::network::status(asked, output).await,
             Command::Institutions(asked) => command::network::institutions(asked, output).await,
             Command::Ops(asked) => command::ops::run(asked, output).await,
-            Command::Codes(_) | Command::Completion(_) | Command::Certs(_) => Ok(Exit::Ok),
+            Command::Codes(_) | Command::Completion(_) | Command::Certs(_) | Command::Store(_) => Ok(Exit::Ok),
         }
     });
     // What still blocks a thread (a write to a slow disk) has had its 30 seconds; the process ends without it.

@@ -28,7 +28,7 @@ const ROOMS: [Room; 7] = [
     Room {
         folder: "deploy",
         name: "tramite",
-        may_name: &["tramite-proto", "tramite-certs", "tramite-gateway", "tramite-adapters"],
+        may_name: &["tramite-proto", "tramite-certs", "tramite-store", "tramite-gateway", "tramite-adapters"],
     },
     Room { folder: "tests", name: "tramite-tests", may_name: &["tramite-proto", "tramite-certs"] },
 ];

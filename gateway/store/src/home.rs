@@ -56,7 +56,7 @@ fn outbox(directory: &Path) -> PathBuf {
     directory.join("outbox")
 }
 
-fn marker(directory: &Path) -> PathBuf {
+pub(crate) fn marker(directory: &Path) -> PathBuf {
     outbox(directory).join("clean")
 }
 
@@ -128,15 +128,34 @@ fn read_identity(bytes: &[u8], directory: &Path) -> Result<([u8; 16], String), O
     Ok((store_id, text("role")?.to_owned()))
 }
 
-/// The sequence after the last one, as a clean stop left it.
-pub(crate) fn clean_position(disk: &dyn Disk, directory: &Path) -> Result<Option<u64>, OpenError> {
+/// What the marker of a clean stop says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Marker {
+    /// The stop was not clean.
+    None,
+    /// One is there, and is not what was written.
+    Damaged,
+    /// The sequence after the last one.
+    Clean(u64),
+}
+
+/// Reads the marker.
+pub(crate) fn read_marker(disk: &dyn Disk, directory: &Path) -> Result<Marker, OpenError> {
     let path = marker(directory);
-    let bytes = read_small(disk, &path).map_err(io_failed("read", &path))?;
-    Ok(bytes.and_then(|bytes| {
-        let (position, crc) = bytes.split_at_checked(MARKER_BYTES - 4)?;
+    let Some(bytes) = read_small(disk, &path).map_err(io_failed("read", &path))? else { return Ok(Marker::None) };
+    let sound = bytes.split_at_checked(MARKER_BYTES - 4).and_then(|(position, crc)| {
         let sound = crc32c::crc32c(position).to_le_bytes() == crc;
         sound.then(|| u64::from_le_bytes(position.try_into().unwrap_or_default()))
-    }))
+    });
+    Ok(sound.map_or(Marker::Damaged, Marker::Clean))
+}
+
+/// The sequence after the last one, as a clean stop left it.
+pub(crate) fn clean_position(disk: &dyn Disk, directory: &Path) -> Result<Option<u64>, OpenError> {
+    Ok(match read_marker(disk, directory)? {
+        Marker::Clean(position) => Some(position),
+        Marker::None | Marker::Damaged => None,
+    })
 }
 
 /// Removes the marker durably: from here on a stop is unclean until it is said otherwise.

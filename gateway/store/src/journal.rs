@@ -20,9 +20,9 @@ mod batches;
 mod format;
 mod recover;
 
-pub(crate) use append::{AppendError, JournalWriter};
+pub(crate) use append::{AppendError, JournalWriter, SPARE_ENDING};
 pub(crate) use format::{GroupHeader, Place};
-pub(crate) use recover::{Opened, inspect, io_failed, open, read_failed};
+pub(crate) use recover::{Inspected, Opened, check_rest, inspect, io_failed, open, read_failed};
 
 use crate::{
     disk::{Access, Disk, DiskFile},
@@ -102,6 +102,10 @@ impl Segment {
 
     pub(crate) fn damage(&self, offset: u64, what: &str) -> Damage {
         Damage { file: self.path.clone(), offset, what: what.to_owned() }
+    }
+
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        self.path == path
     }
 
     /// Notes where a group begins; groups come in order.
@@ -225,6 +229,33 @@ impl Journal {
         let segment = self.segment_of(place.segment).ok_or(ReadError::NoFact(sequence))?;
         let file = self.open_segment(&segment, Access::Read)?;
         read_content(&segment, file.as_ref(), sequence, place)
+    }
+
+    /// Checks the bytes between the end of a group and the next one, which nothing reads: they are zeros.
+    pub(crate) fn check_padding(&self, group: &Group) -> Result<(), ReadError> {
+        let sequence = group.header.first_sequence;
+        let segment = self.segment_of(sequence).ok_or(ReadError::NoFact(sequence))?;
+        let from = group.header.contents_at().saturating_add(u64::from(group.header.contents_length));
+        let mut bytes = [0; format::ALIGNMENT];
+        let length = usize::try_from(group.header.length().saturating_sub(from)).unwrap_or(0);
+        let (padding, _) = bytes.split_at_mut(length.min(format::ALIGNMENT));
+        let file = self.open_segment(&segment, Access::Read)?;
+        let at = group.offset.saturating_add(from);
+        file.read_at(padding, at).map_err(|e| io_error(&segment.path, &e))?;
+        match padding.iter().position(|byte| *byte != 0) {
+            Some(i) => Err(segment.damage(at.saturating_add(i as u64), "bytes stand between two groups").into()),
+            None => Ok(()),
+        }
+    }
+
+    /// The file in which a sequence stands, or would.
+    pub(crate) fn path_of(&self, sequence: u64) -> PathBuf {
+        self.segment_of(sequence).map_or_else(|| self.folder.clone(), |segment| segment.path.clone())
+    }
+
+    /// Bytes in all segments, holes counted.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments().iter().map(|segment| segment.size).sum()
     }
 
     /// Gives contents back to the disk: neighbours in one hole. Returns how many bytes.

@@ -35,6 +35,10 @@ pub trait OrderedMap: Send + Sync + Debug {
 pub trait Maps: Send + Sync + Debug {
     /// Opens the map in `folder`, or makes an empty one.
     fn open(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, MapError>;
+    /// Opens the map in `folder` to read it and leave it as it is.
+    fn open_copy(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, MapError> {
+        self.open(folder)
+    }
     /// Removes the map in `folder`, if there is one. It may still be open somewhere, as after a panic.
     fn wipe(&self, folder: &Path) -> Result<(), MapError>;
 }

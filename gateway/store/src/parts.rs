@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -121,7 +121,7 @@ impl Parts {
     }
 
     fn path(&self, id: &MessageId, part: u32) -> PathBuf {
-        self.folder.join(format!("{id}.{part}"))
+        path(&self.folder, id, part)
     }
 
     /// Makes the names of all parts durable.
@@ -195,17 +195,7 @@ impl Parts {
             return Ok(Some(*digest));
         }
         let Some(length) = self.length(&id, part)? else { return Ok(None) };
-        let file = self.disk.open(&self.path(&id, part), Access::Read)?;
-        let mut hash = Context::new(&SHA256);
-        let mut at = 0;
-        while at < length {
-            let piece = usize::try_from(length - at).unwrap_or(HASH_BYTES).min(HASH_BYTES);
-            let mut bytes = vec![0; piece];
-            file.read_at(&mut bytes, at)?;
-            hash.update(&bytes);
-            at += piece as u64;
-        }
-        let digest = finish(hash);
+        let digest = hash(self.disk.as_ref(), &self.path(&id, part), length)?;
         self.checked().insert((id, part), digest);
         Ok(Some(digest))
     }
@@ -273,6 +263,26 @@ impl Parts {
         }
         Ok(removed)
     }
+}
+
+/// Where a part stands in the folder of parts.
+pub(crate) fn path(folder: &Path, id: &MessageId, part: u32) -> PathBuf {
+    folder.join(format!("{id}.{part}"))
+}
+
+/// The digest of a part's file, read in pieces.
+pub(crate) fn hash(disk: &dyn Disk, path: &Path, length: u64) -> io::Result<Digest> {
+    let file = disk.open(path, Access::Read)?;
+    let mut hash = Context::new(&SHA256);
+    let mut at = 0;
+    while at < length {
+        let piece = usize::try_from(length - at).unwrap_or(HASH_BYTES).min(HASH_BYTES);
+        let mut bytes = vec![0; piece];
+        file.read_at(&mut bytes, at)?;
+        hash.update(&bytes);
+        at += piece as u64;
+    }
+    Ok(finish(hash))
 }
 
 /// Message and number in a part's name.

@@ -1,35 +1,59 @@
 //! Looking at a store that nobody runs: is every byte what was written, and does the outbox say what the journal says?
 //!
-//! Knows: how to check all of it and change nothing ([`verify`]), and how to make the outbox anew ([`rebuild`]). Invariant: the
-//! directory is locked meanwhile, so a running store is never judged by a half-written group.
+//! Knows: how to check all of it and change nothing ([`verify`]), and how to make the outbox anew ([`rebuild`]). Invariants: the
+//! directory is locked meanwhile, so a running store is never judged by a half-written group; what is wrong is named by file and
+//! offset, the first of it with what was sound before; what a crash may leave and the next start repairs is no damage.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
-use tramite_proto::{clock::SystemClock, pb::statement::v1::Statement};
+use tramite_proto::{
+    clock::SystemClock,
+    ids::MessageId,
+    pb::{
+        journal::v1::{Part, fact::Kind},
+        statement::v1::Statement,
+    },
+};
 
 use crate::{
     change::Notary,
     disk::{Disk, RealDisk},
-    error::{MapError, OpenError, ReadError},
-    home,
-    journal::{self, Journal, read_failed},
+    error::{Damage, MapError, OpenError, ReadError},
+    home::{self, Home},
+    journal::{self, Group, Inspected, Journal, read_failed},
     map::{Maps, MemoryMaps, OrderedMap, SledMaps},
     open,
-    options::{Options, Recovery, Seams},
+    options::{Cut, Options, Recovery, Seams},
     outbox::Replay,
     overlay::successor,
-    rows,
+    parts, rows,
 };
 
 /// Rows compared in one go.
 const COMPARE_AT_ONCE: usize = 1024;
-/// More differences say nothing more.
-const PROBLEMS_MAX: usize = 100;
+/// More findings say nothing more.
+const FINDINGS_MAX: usize = 100;
+/// sled's page cache while an outbox is compared.
+const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Called after each group.
+pub type Watch<'a> = dyn FnMut(&Verification) + 'a;
 
 /// What [`verify`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verification {
+    /// Whose store it is, as store.toml says.
+    pub role: String,
+    /// Bytes of the journal that were read.
+    pub read_bytes: u64,
+    /// Bytes of the journal.
+    pub all_bytes: u64,
     /// Groups that check.
     pub groups: u64,
     /// Facts that check.
@@ -38,10 +62,78 @@ pub struct Verification {
     pub contents: u64,
     /// Contents of final messages that were erased.
     pub erased: u64,
+    /// Contents of final messages that are still there, as a crash leaves them: the next start erases them.
+    pub leftover: u64,
+    /// Parts that are needed, there, and check.
+    pub parts: u64,
     /// Rows of the outbox that were compared; 0: it was not left clean, and is rebuilt at the next start anyway.
     pub rows: u64,
-    /// Everything that is wrong, in words. Empty: all is well.
-    pub problems: Vec<String>,
+    /// The store was stopped in order.
+    pub clean: bool,
+    /// A tail that was never acknowledged: the next start cuts it.
+    pub torn: Option<Cut>,
+    /// Everything that is wrong, in the order in which it is read. Empty: all is well.
+    pub problems: Vec<Finding>,
+}
+
+/// Something that is wrong, and how much was sound before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The file, or the folder where only that is known.
+    pub file: PathBuf,
+    /// Where in it.
+    pub offset: Option<u64>,
+    /// What is wrong there.
+    pub what: String,
+    /// Groups that were sound before it.
+    pub groups: u64,
+    /// Facts that were sound before it.
+    pub facts: u64,
+    /// Contents that were sound before it.
+    pub contents: u64,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (file, what) = (self.file.display(), &self.what);
+        match self.offset {
+            Some(offset) => write!(f, "{file} is damaged at offset {offset}: {what}"),
+            None => write!(f, "{file}: {what}"),
+        }
+    }
+}
+
+impl Verification {
+    /// Notes what is wrong, with what is sound by now.
+    fn note(&mut self, file: &Path, offset: Option<u64>, what: impl Into<String>) {
+        let finding = self.finding(file, offset, what);
+        self.keep(finding);
+    }
+
+    fn keep(&mut self, finding: Finding) {
+        if self.problems.len() < FINDINGS_MAX {
+            self.problems.push(finding);
+        }
+    }
+
+    fn finding(&self, file: &Path, offset: Option<u64>, what: impl Into<String>) -> Finding {
+        let (groups, facts, contents) = (self.groups, self.facts, self.contents);
+        Finding { file: file.to_owned(), offset, what: what.into(), groups, facts, contents }
+    }
+
+    fn damaged(&mut self, damage: &Damage) {
+        self.note(&damage.file, Some(damage.offset), &damage.what);
+    }
+
+    /// What could not be read is a finding too; a store that cannot be judged at all is an error.
+    fn failed(&mut self, error: OpenError) -> Result<(), OpenError> {
+        match error {
+            OpenError::Damaged(damage) => self.damaged(&damage),
+            OpenError::Io { action, path, source } => self.note(&path, None, format!("cannot {action} it: {source}")),
+            other => return Err(other),
+        }
+        Ok(())
+    }
 }
 
 /// Checks every byte of a store on the system's disk, and changes nothing.
@@ -49,8 +141,18 @@ pub struct Verification {
 /// # Errors
 /// It is not a store, or in use. What is wrong with its bytes is no error but a finding.
 pub fn verify(directory: &Path) -> Result<Verification, OpenError> {
-    let maps = SledMaps { cache_bytes: 64 * 1024 * 1024 };
-    verify_with(&(Arc::new(RealDisk) as Arc<dyn Disk>), &maps, directory)
+    verify_watched(directory, &mut |_| {})
+}
+
+/// [`verify`], telling how far it is.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_watched(directory: &Path, watch: &mut Watch<'_>) -> Result<Verification, OpenError> {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let mut found = Verification::default();
+    check(&disk, &SledMaps { cache_bytes: CACHE_BYTES }, directory, &mut found, watch)?;
+    Ok(found)
 }
 
 /// [`verify`], on any disk.
@@ -58,56 +160,201 @@ pub fn verify(directory: &Path) -> Result<Verification, OpenError> {
 /// # Errors
 /// As [`verify`].
 pub fn verify_with(disk: &Arc<dyn Disk>, maps: &dyn Maps, directory: &Path) -> Result<Verification, OpenError> {
-    let home = home::take(disk.as_ref(), directory, None, [0; 16])?;
-    let expected = MemoryMaps::new().open(Path::new("expected"))?;
-    let journal = Journal::new(Arc::clone(disk), home.journal(), home.store_id);
     let mut found = Verification::default();
-    if let Err(damage) = read_all(&journal, expected.as_ref(), &mut found) {
-        found.problems.push(damage.to_string());
-        return Ok(found);
-    }
-    if home::clean_position(disk.as_ref(), directory)?.is_some() {
-        match compare(expected.as_ref(), maps, &home.outbox(), &mut found) {
-            Ok(()) => {}
-            Err(MapError(what)) => found.problems.push(format!("the outbox cannot be read: {what}")),
-        }
-    }
+    check(disk, maps, directory, &mut found, &mut |_| {})?;
     Ok(found)
 }
 
-fn read_all(journal: &Journal, expected: &dyn OrderedMap, found: &mut Verification) -> Result<(), OpenError> {
-    let mut replay = Replay::new(expected);
-    // Contents that are zeros: right if their message is final in the end.
-    let mut zeros: BTreeSet<u64> = BTreeSet::new();
-    let mut finals: BTreeSet<u64> = BTreeSet::new();
-    let mut damaged = Vec::new();
-    let mut visit = |journal: &Journal, group: &journal::Group, _: bool| {
-        let effects = replay.group(journal, group).map_err(read_failed)?;
-        finals.extend(effects.finals);
-        found.groups += 1;
-        found.facts += u64::from(group.header.count);
-        for ((_, place), sequence) in group.facts.iter().zip(group.header.first_sequence..) {
-            let Some(place) = place else { continue };
-            match journal.content(sequence, *place) {
-                Ok(_) => found.contents += 1,
-                Err(ReadError::Erased(_)) => {
-                    zeros.insert(sequence);
-                }
-                Err(error) => damaged.push((sequence, error)),
-            }
-        }
-        Ok(())
+fn check(
+    disk: &Arc<dyn Disk>,
+    maps: &dyn Maps,
+    directory: &Path,
+    found: &mut Verification,
+    watch: &mut Watch<'_>,
+) -> Result<(), OpenError> {
+    let home = match home::take(disk.as_ref(), directory, None, [0; 16]) {
+        Ok(home) => home,
+        Err(error) => return found.failed(error),
     };
-    journal::inspect(journal, &mut visit)?;
-    replay.finish()?;
-    found.erased = zeros.intersection(&finals).count() as u64;
-    for sequence in zeros.difference(&finals).take(PROBLEMS_MAX) {
-        found.problems.push(format!("the content of {sequence} is gone, and its message is not final"));
+    found.role.clone_from(&home.role);
+    let expected = MemoryMaps::new().open(Path::new("expected"))?;
+    let journal = Journal::new(Arc::clone(disk), home.journal(), home.store_id);
+    let mut needed = Needed::default();
+    let marker = home::read_marker(disk.as_ref(), directory)?;
+    found.clean = matches!(marker, home::Marker::Clean(_));
+    let inspected = match read_groups(&journal, expected.as_ref(), &mut needed, found, watch) {
+        Ok(inspected) => inspected,
+        Err(error) => return found.failed(error),
+    };
+    needed.report(found);
+    for (segment, end) in &inspected.ends {
+        // Behind a torn tail something stands by its nature.
+        let torn = inspected.torn.as_ref().is_some_and(|torn| torn.offset == *end && segment.is_at(&torn.file));
+        let rest = if torn { Ok(()) } else { journal::check_rest(&journal, segment, *end) };
+        rest.or_else(|error| found.failed(error))?;
     }
-    for (sequence, error) in damaged.into_iter().take(PROBLEMS_MAX) {
-        found.problems.push(format!("the content of {sequence}: {error}"));
+    found.torn = inspected.torn;
+    found.read_bytes = found.all_bytes;
+    for (message, part) in std::mem::take(&mut needed.parts).into_values().flatten() {
+        check_part(disk.as_ref(), &home, &message, &part, found);
+    }
+    match marker {
+        home::Marker::None => {}
+        home::Marker::Damaged => found.note(&home::marker(directory), Some(0), "the marker's checksum is wrong"),
+        home::Marker::Clean(clean) => {
+            check_outbox(clean, inspected.next_sequence, expected.as_ref(), maps, &home, found)
+        }
     }
     Ok(())
+}
+
+/// What messages that are not final need, met while the journal is read.
+#[derive(Debug, Default)]
+struct Needed {
+    /// Contents, by the sequence of their message.
+    contents: BTreeMap<u64, Content>,
+    parts: BTreeMap<u64, Vec<(MessageId, Part)>>,
+}
+
+/// What stands where a content was written.
+#[derive(Debug)]
+enum Content {
+    Sound,
+    /// Wrong, unless its message turns out to be final.
+    Unsound(Box<Finding>),
+}
+
+impl Needed {
+    /// Reads the contents of a group.
+    fn group(&mut self, journal: &Journal, group: &Group, found: &mut Verification) {
+        for ((fact, place), sequence) in group.facts.iter().zip(group.header.first_sequence..) {
+            if let Some(Kind::Accepted(accepted)) = &fact.kind
+                && let (false, Ok(message)) = (accepted.parts.is_empty(), MessageId::from_bytes(&accepted.id))
+            {
+                let parts = accepted.parts.iter().map(|part| (message, part.clone()));
+                self.parts.insert(sequence, parts.collect());
+            }
+            let Some(place) = place else { continue };
+            let content = match journal.content(sequence, *place) {
+                Ok(_) => {
+                    found.contents += 1;
+                    Content::Sound
+                }
+                Err(error) => {
+                    let file = journal.path_of(sequence);
+                    let what = match error {
+                        ReadError::Erased(_) => format!("the content of {sequence} is zeros, and still needed"),
+                        ReadError::Damaged(_) => format!("the checksum of the content of {sequence} is wrong"),
+                        other => other.to_string(),
+                    };
+                    Content::Unsound(Box::new(found.finding(&file, Some(place.offset), what)))
+                }
+            };
+            self.contents.insert(sequence, content);
+        }
+    }
+
+    /// A message is final: nothing of it is needed any more.
+    fn over(&mut self, sequence: u64, found: &mut Verification) {
+        self.parts.remove(&sequence);
+        match self.contents.remove(&sequence) {
+            Some(Content::Sound) => {
+                found.contents = found.contents.saturating_sub(1);
+                found.leftover += 1;
+            }
+            Some(Content::Unsound(_)) => found.erased += 1,
+            None => {}
+        }
+    }
+
+    fn report(&mut self, found: &mut Verification) {
+        for content in std::mem::take(&mut self.contents).into_values() {
+            if let Content::Unsound(finding) = content {
+                found.keep(*finding);
+            }
+        }
+    }
+}
+
+fn read_groups(
+    journal: &Journal,
+    expected: &dyn OrderedMap,
+    needed: &mut Needed,
+    found: &mut Verification,
+    watch: &mut Watch<'_>,
+) -> Result<Inspected, OpenError> {
+    let mut replay = Replay::new(expected);
+    let mut visit = |journal: &Journal, group: &Group, _: bool| {
+        let effects = replay.group(journal, group).map_err(read_failed)?;
+        found.all_bytes = journal.bytes();
+        found.read_bytes = found.read_bytes.saturating_add(group.header.length());
+        found.groups += 1;
+        found.facts += u64::from(group.header.count);
+        needed.group(journal, group, found);
+        for sequence in effects.finals {
+            needed.over(sequence, found);
+        }
+        if let Err(ReadError::Damaged(damage)) = journal.check_padding(group) {
+            found.damaged(&damage);
+        }
+        watch(found);
+        Ok(())
+    };
+    let inspected = journal::inspect(journal, &mut visit);
+    // Also when the walk ended early: what was needed until there is reported.
+    if inspected.is_err() {
+        needed.report(found);
+    }
+    let inspected = inspected?;
+    replay.finish()?;
+    Ok(inspected)
+}
+
+/// Checks a part that a message which is not final names.
+fn check_part(disk: &dyn Disk, home: &Home, message: &MessageId, part: &Part, found: &mut Verification) {
+    let path = parts::path(&home.parts(), message, part.part);
+    let length = match disk.info(&path) {
+        Ok(None) => return found.note(&path, Some(0), "the part is missing, and still needed"),
+        Ok(Some(info)) => info.length,
+        Err(error) => return found.note(&path, None, format!("cannot read it: {error}")),
+    };
+    if length != part.length {
+        let what = format!("the part has {length} bytes, and {} were accepted", part.length);
+        return found.note(&path, Some(length.min(part.length)), what);
+    }
+    match parts::hash(disk, &path, length) {
+        Ok(digest) if part.sha256 == digest.as_bytes().as_slice() => found.parts += 1,
+        Ok(_) => found.note(&path, Some(0), "the part's digest is not the one that was accepted"),
+        Err(error) => found.note(&path, None, format!("cannot read it: {error}")),
+    }
+}
+
+/// Checks an outbox that was left clean.
+fn check_outbox(
+    position: u64,
+    end: u64,
+    expected: &dyn OrderedMap,
+    maps: &dyn Maps,
+    home: &Home,
+    found: &mut Verification,
+) {
+    let marker = home::marker(&home.directory);
+    if position > end {
+        let what = format!("the outbox was left before sequence {position}, and the journal ends before {end}");
+        return found.note(&marker, Some(0), what);
+    }
+    if position < end {
+        // Of an older day: the next start rebuilds it.
+        found.clean = false;
+        return;
+    }
+    if found.leftover > 0 {
+        let what = format!("{} contents of final messages are there, and none was when it stopped", found.leftover);
+        found.note(&home.journal(), None, what);
+    }
+    if let Err(MapError(what)) = compare(expected, maps, &home.outbox(), found) {
+        found.note(&home.outbox(), None, format!("the outbox cannot be read: {what}"));
+    }
 }
 
 /// Compares the outbox with what the journal says it must be, row by row.
@@ -117,7 +364,7 @@ fn compare(
     folder: &Path,
     found: &mut Verification,
 ) -> Result<(), MapError> {
-    let actual = maps.open(folder)?;
+    let actual = maps.open_copy(folder)?;
     let mut from = Vec::new();
     loop {
         let ours = expected.scan(&from, rows::END, COMPARE_AT_ONCE)?;
@@ -129,9 +376,9 @@ fn compare(
         if ours != theirs {
             let wrong =
                 ours.iter().filter(|row| !theirs.contains(row)).chain(theirs.iter().filter(|row| !ours.contains(row)));
-            let room = PROBLEMS_MAX.saturating_sub(found.problems.len());
-            let wrong = wrong.take(room).map(|(key, _)| format!("the outbox's row {} differs", key.escape_ascii()));
-            found.problems.extend(wrong);
+            for (key, _) in wrong.take(FINDINGS_MAX) {
+                found.note(folder, None, format!("the row {} is not what the journal says", key.escape_ascii()));
+            }
         }
         found.rows += theirs.len() as u64;
         if to == rows::END {
@@ -162,6 +409,9 @@ pub fn rebuild(directory: &Path) -> Result<Recovery, OpenError> {
     let options = Options::new(directory, home.role.clone());
     let (store, writer, recovery) = open::open(options, seams, home)?;
     drop(store);
-    writer.finish().map_err(|poisoned| OpenError::Outbox(MapError(poisoned.to_string())))?;
+    writer.finish().map_err(|poisoned| {
+        let path = directory.to_owned();
+        OpenError::Io { action: "rebuild the outbox of", path, source: io::Error::other(poisoned) }
+    })?;
     Ok(recovery)
 }

@@ -18,6 +18,9 @@ use crate::{
     error::Poisoned,
 };
 
+/// The ending of a file that is kept for a segment to come.
+pub(crate) const SPARE_ENDING: &str = "spare";
+
 /// Appends groups. One in a process.
 #[derive(Debug)]
 pub(crate) struct JournalWriter {

@@ -82,8 +82,20 @@ pub(crate) fn read_failed(e: ReadError) -> OpenError {
     }
 }
 
+/// What [`inspect`] found.
+#[derive(Debug, Default)]
+pub(crate) struct Inspected {
+    /// What was never acknowledged and would be cut.
+    pub(crate) torn: Option<Cut>,
+    /// Each segment, and where its groups end.
+    pub(crate) ends: Vec<(Arc<Segment>, u64)>,
+    /// The sequence after the last one.
+    pub(crate) next_sequence: u64,
+}
+
 /// What a walk through the segments found. Nothing was changed yet.
 struct Walked {
+    ends: Vec<(Arc<Segment>, u64)>,
     last: Arc<Segment>,
     file: Arc<dyn DiskFile>,
     end: End,
@@ -142,11 +154,25 @@ pub(crate) fn open(
     Ok(Opened { journal, writer, created, cut, suspects: walked.suspects })
 }
 
-/// Reads and checks a whole journal and changes nothing. Contents beyond the mark that do not check are returned.
-pub(crate) fn inspect(journal: &Journal, visitor: &mut Visitor<'_>) -> Result<Vec<Suspect>, OpenError> {
-    match find(journal)? {
-        Some(mark) => Ok(walk(journal, mark, Some(visitor))?.suspects),
-        None => Ok(Vec::new()),
+/// Reads and checks a whole journal and changes nothing. Contents are the visitor's to check.
+pub(crate) fn inspect(journal: &Journal, visitor: &mut Visitor<'_>) -> Result<Inspected, OpenError> {
+    let Some(mark) = find(journal)? else { return Ok(Inspected { next_sequence: 1, ..Inspected::default() }) };
+    let Walked { ends, last, file, end, next_sequence, .. } = walk(journal, mark, Some(visitor))?;
+    let torn = torn(&last, file.as_ref(), &end)?;
+    Ok(Inspected { torn, ends, next_sequence })
+}
+
+/// Checks what no group speaks of: the room behind the last group of a segment, and the length of its file.
+pub(crate) fn check_rest(journal: &Journal, segment: &Segment, end: u64) -> Result<(), OpenError> {
+    let file = journal.open_segment(segment, Access::Read).map_err(read_failed)?;
+    let length = file.length().map_err(io_failed("measure", &segment.path))?;
+    if length != segment.size {
+        let what = format!("the file has {length} bytes, and its header says {}", segment.size);
+        return Err(segment.damage(length.min(segment.size), &what).into());
+    }
+    match first_byte(segment, file.as_ref(), end)? {
+        Some(at) => Err(segment.damage(at, "bytes stand behind the last group, where nothing was written").into()),
+        None => Ok(()),
     }
 }
 
@@ -157,12 +183,13 @@ fn walk(journal: &Journal, mark: Mark, mut visitor: Option<&mut Visitor<'_>>) ->
     // Without the whole walk the mark, which a clean stop leaves exact, says which group comes next in an empty last segment.
     let next_group = if from == 0 { 1 } else { mark.group + 1 };
     let mut walk = Walk { journal, mark, next_sequence: first, next_group, suspects: Vec::new() };
-    let mut last = None;
+    let (mut last, mut ends) = (None, Vec::new());
     for (i, segment) in segments.iter().enumerate().skip(from) {
         let is_last = i + 1 == segments.len();
         let access = if is_last { Access::Write } else { Access::Read };
         let file = journal.open_segment(segment, access).map_err(read_failed)?;
         let end = walk.segment(segment, file.as_ref(), is_last, from > 0, &mut visitor)?;
+        ends.push((Arc::clone(segment), end.offset));
         last = Some((Arc::clone(segment), file, end));
     }
     let Walk { next_sequence, next_group, suspects, .. } = walk;
@@ -172,7 +199,7 @@ fn walk(journal: &Journal, mark: Mark, mut visitor: Option<&mut Visitor<'_>>) ->
         let what = format!("acknowledged up to group {}, but the journal ends before its end", mark.group);
         return Err(last.damage(end.offset, &what).into());
     }
-    Ok(Walked { last, file, end, next_sequence, next_group, suspects })
+    Ok(Walked { ends, last, file, end, next_sequence, next_group, suspects })
 }
 
 /// The name of the mark.
@@ -386,14 +413,35 @@ fn is_zero(segment: &Segment, file: &dyn DiskFile, offset: u64) -> Result<bool, 
     Ok(last_byte(segment, file, offset)?.is_none())
 }
 
+/// Where the first byte that is not zero stands behind `offset`.
+fn first_byte(segment: &Segment, file: &dyn DiskFile, offset: u64) -> Result<Option<u64>, OpenError> {
+    let mut piece = vec![0; SEARCH_BYTES];
+    let mut at = offset;
+    while at < segment.size {
+        file.read_at(&mut piece, at).map_err(io_failed("read", &segment.path))?;
+        if piece != ZEROS {
+            return Ok(piece.iter().position(|byte| *byte != 0).map(|i| at.saturating_add(i as u64)));
+        }
+        at = at.saturating_add(SEARCH_BYTES as u64);
+    }
+    Ok(None)
+}
+
+/// What would be cut: from where the groups end to the last byte that is not zero.
+fn torn(segment: &Segment, file: &dyn DiskFile, end: &End) -> Result<Option<Cut>, OpenError> {
+    if end.torn.is_none() {
+        return Ok(None);
+    }
+    let last = last_byte(segment, file, end.offset)?.unwrap_or(end.offset);
+    let bytes = last.saturating_add(1).saturating_sub(end.offset);
+    Ok(Some(Cut { file: segment.path.clone(), offset: end.offset, bytes }))
+}
+
 /// Zeros a torn tail and makes durable what a killed process had written but not synced.
 fn settle(segment: &Segment, file: &dyn DiskFile, end: &End) -> Result<Option<Cut>, OpenError> {
-    let mut cut = None;
-    if end.torn.is_some() {
-        let last = last_byte(segment, file, end.offset)?.unwrap_or(end.offset);
-        let bytes = last.saturating_add(1).saturating_sub(end.offset);
-        file.punch(end.offset, bytes).map_err(io_failed("cut", &segment.path))?;
-        cut = Some(Cut { file: segment.path.clone(), offset: end.offset, bytes });
+    let cut = torn(segment, file, end)?;
+    if let Some(cut) = &cut {
+        file.punch(cut.offset, cut.bytes).map_err(io_failed("cut", &segment.path))?;
     }
     if file.length().map_err(io_failed("measure", &segment.path))? < segment.size {
         file.allocate(segment.size).map_err(io_failed("reserve", &segment.path))?;

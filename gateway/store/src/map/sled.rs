@@ -30,6 +30,8 @@ pub struct SledMaps {
 struct SledMap {
     db: sled::Db,
     folder: PathBuf,
+    /// It goes with this map.
+    is_copy: bool,
 }
 
 impl fmt::Debug for SledMap {
@@ -47,24 +49,66 @@ fn guarded<T>(what: &str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, M
     }
 }
 
-impl Maps for SledMaps {
-    fn open(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, MapError> {
+impl SledMaps {
+    fn open_in(&self, folder: &Path, is_copy: bool) -> Result<Arc<dyn OrderedMap>, MapError> {
         let config =
             sled::Config::new().path(folder).cache_capacity(self.cache_bytes).flush_every_ms(Some(FLUSH_EVERY_MS));
         let db = guarded("open", || config.open())?;
-        Ok(Arc::new(SledMap { db, folder: folder.to_owned() }))
+        Ok(Arc::new(SledMap { db, folder: folder.to_owned(), is_copy }))
+    }
+}
+
+/// Removes a folder, if it is there.
+fn remove_all(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let (path, target) = entry.map(|entry| (entry.path(), to.join(entry.file_name())))?;
+        if path.is_dir() { copy_all(&path, &target)? } else { fs::copy(&path, &target).map(drop)? }
+    }
+    Ok(())
+}
+
+impl Drop for SledMap {
+    fn drop(&mut self) {
+        if self.is_copy
+            && let Err(error) = remove_all(&self.folder)
+        {
+            tracing::warn!(%error, folder = %self.folder.display(), "a copy of the outbox stays");
+        }
+    }
+}
+
+impl Maps for SledMaps {
+    fn open(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, MapError> {
+        self.open_in(folder, false)
+    }
+
+    /// sled writes when it only opens, so a copy is opened.
+    fn open_copy(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, MapError> {
+        let copy = folder.with_extension("copy");
+        let copied = remove_all(&copy).and_then(|()| copy_all(folder, &copy));
+        let opened = copied.map_err(|e| MapError(format!("copy: {e}"))).and_then(|()| self.open_in(&copy, true));
+        if opened.is_err() {
+            remove_all(&copy).map_err(|e| MapError(format!("remove the copy: {e}")))?;
+        }
+        opened
     }
 
     fn wipe(&self, folder: &Path) -> Result<(), MapError> {
         // Renamed first: after a panic sled may still hold its lock on the old files.
         let aside = folder.with_extension("broken");
-        for step in [fs::remove_dir_all(&aside), fs::rename(folder, &aside), fs::remove_dir_all(&aside)] {
-            match step {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(MapError(format!("wipe: {e}"))),
-                _ => {}
-            }
-        }
-        Ok(())
+        let renamed = remove_all(&aside).and_then(|()| match fs::rename(folder, &aside) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        });
+        renamed.and_then(|()| remove_all(&aside)).map_err(|e| MapError(format!("wipe: {e}")))
     }
 }
 

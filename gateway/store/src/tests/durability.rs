@@ -132,7 +132,7 @@ fn a_power_cut_within_a_group_leaves_all_of_it_or_nothing() {
         running.stop();
         assert_eq!(
             crate::verify_with(&(Arc::new(lab.disk.clone()) as _), &lab.maps, Path::new("store")).unwrap().problems,
-            Vec::<String>::new()
+            Vec::new()
         );
     }
     assert!(kept > 0 && cut > 0, "some cuts must come after everything was written back, some before: {kept}, {cut}");

@@ -138,5 +138,7 @@ fn verify_tells_erased_from_lost() {
         let at = bytes.windows(CANARY.len()).position(|window| window == CANARY.as_bytes()).unwrap();
         bytes[at..at + CANARY.len()].fill(0);
     });
-    assert_eq!(verify().problems, ["the content of 2 is gone, and its message is not final"]);
+    let [finding] = verify().problems.try_into().unwrap();
+    assert_eq!((finding.file, finding.offset.is_some()), (lab.segment(), true));
+    assert_eq!(finding.what, "the content of 2 is zeros, and still needed");
 }

@@ -205,6 +205,6 @@ proptest! {
         }
         running.take().unwrap().stop();
         let found = crate::verify_with(&(Arc::new(lab.disk.clone()) as _), &lab.maps, Path::new("store")).unwrap();
-        prop_assert_eq!(found.problems, Vec::<String>::new());
+        prop_assert_eq!(found.problems, Vec::new());
     }
 }

@@ -125,7 +125,7 @@ fn verify_finds_a_row_that_says_what_no_fact_says() {
     a_life(&lab, true);
     lab.open().stop();
     let verify = || verify_with(&(Arc::new(lab.disk.clone()) as _), &lab.maps, Path::new("store")).unwrap();
-    assert_eq!(verify().problems, Vec::<String>::new());
+    assert_eq!(verify().problems, Vec::new());
     let map = lab.maps.open(&lab.path("outbox")).unwrap();
     map.apply(&mut [(rows::item("inps", 77), Some(bytes("x")))].into_iter()).unwrap();
     assert_eq!(verify().problems.len(), 1);

@@ -195,7 +195,7 @@ fn a_damaged_or_missing_outbox_is_made_anew() {
         let length = fs::metadata(&db).unwrap().len();
         fs::OpenOptions::new().write(true).open(&db).unwrap().set_len(length.min(cut)).unwrap();
         fill();
-        assert_eq!(verify(&directory).unwrap().problems, Vec::<String>::new());
+        assert_eq!(verify(&directory).unwrap().problems, Vec::new());
     }
     let (rows, _) = fill();
     fs::write(directory.join("outbox/snap.0000000000000001"), b"rubbish").unwrap();

@@ -120,7 +120,10 @@ fn a_damaged_content_is_found_by_verify_and_never_handed_out() {
     let whole = lab.disk.bytes(&lab.segment()).unwrap();
     let at = whole.windows(needle.len()).position(|window| window == needle).unwrap();
     assert!(at < ends[1]);
-    lab.edit(&lab.segment(), |bytes| bytes[at] ^= 1);
+    lab.edit(&lab.segment(), |bytes| {
+        bytes[at] ^= 1;
+        bytes.resize(1024 * 1024, 0);
+    });
     let found = verify_with(&(Arc::new(lab.disk.clone()) as _), &lab.maps, Path::new("store")).unwrap();
     assert_eq!((found.groups, found.facts, found.contents, found.problems.len()), (3, 6, 5, 1), "{found:?}");
     let mut running = lab.open();

@@ -1,0 +1,53 @@
+//! Arguments of the commands that look at a stopped node's store.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// Check, measure and repair the store of a gateway or adapter that is stopped.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tramite store verify /var/lib/tramite-gateway       is every byte what was written?
+  tramite store stat /etc/tramite/adapter.toml        what stands in it, and how large is it?
+  tramite store rebuild /var/lib/tramite-adapter      make its outbox anew from its journal
+
+STORE is the node's data folder (`data` in its configuration), or the configuration file itself.
+Stop the node first; only `rebuild` changes anything.")]
+pub(crate) struct Store {
+    #[command(subcommand)]
+    pub(crate) command: StoreCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Read everything and check it: segments, groups, facts, contents and parts still needed, marks, the outbox.
+    #[command(after_help = "Example:
+  tramite store verify /var/lib/tramite-gateway
+
+Names the first bad record by file and offset, and how much was sound before it; exit code 1 then. A tail that was never
+acknowledged and an outbox that was not left clean are no damage: the next start repairs both. Changes nothing.
+Next: where only the outbox is wrong, `tramite store rebuild`. Where the journal is, bring the damaged file back from a
+copy of the disk: a node does not serve from a damaged journal.")]
+    Verify(At),
+    /// Make the outbox anew from the journal; what was wrong with it is gone.
+    #[command(after_help = "Example:
+  tramite store rebuild /var/lib/tramite-gateway
+
+The journal is the truth and is only read; a tail of it that was never acknowledged is cut, as at every start. Nothing
+that waits is lost or sent twice.
+Next: `tramite store verify`, then start the node.")]
+    Rebuild(At),
+    /// Show sizes: segments, facts by kind, contents, queues, outbox, parts.
+    #[command(after_help = "Example:
+  tramite store stat /var/lib/tramite-gateway --json
+
+Bytes are shown twice: as long as the files are, and what they take on the disk, as erased contents leave holes.")]
+    Stat(At),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct At {
+    /// The node's data folder, or its configuration file.
+    #[arg(value_name = "STORE")]
+    pub(crate) store: PathBuf,
+}
