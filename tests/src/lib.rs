@@ -22,4 +22,5 @@ pub mod process;
 pub mod raw;
 pub mod receiving;
 pub mod sample;
+pub mod small_disk;
 pub mod source;

@@ -51,6 +51,10 @@ pub trait Disk: Send + Sync + Debug {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Bytes that may still be written into a folder.
+    fn room(&self, _: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
     /// Takes the lock file at `path`; `None` when another process has it.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>>;
 }

@@ -19,10 +19,14 @@ mod append;
 mod batches;
 mod format;
 mod recover;
+mod reserve;
 
-pub(crate) use append::{AppendError, JournalWriter, SPARE_ENDING};
+pub(crate) use append::{AppendError, JournalWriter};
 pub(crate) use format::{GroupHeader, Place};
-pub(crate) use recover::{Inspected, Opened, check_rest, inspect, io_failed, open, read_failed};
+pub(crate) use recover::{
+    Inspected, Opened, check_rest, check_spares, inspect, io_failed, last_size, open, read_failed,
+};
+pub(crate) use reserve::SPARE_ENDING;
 
 use crate::{
     disk::{Access, Disk, DiskFile},
@@ -246,6 +250,18 @@ impl Journal {
             Some(i) => Err(segment.damage(at.saturating_add(i as u64), "bytes stand between two groups").into()),
             None => Ok(()),
         }
+    }
+
+    /// Bytes that may still be written into a folder. What cannot be asked is no want of room.
+    pub(crate) fn room(&self, folder: &Path) -> u64 {
+        self.disk.room(folder).unwrap_or(u64::MAX)
+    }
+
+    /// Bytes of the files in a folder.
+    pub(crate) fn size_of(&self, folder: &Path) -> u64 {
+        let names = self.disk.list(folder).unwrap_or_default();
+        let lengths = names.iter().filter_map(|name| self.disk.info(&folder.join(name)).ok().flatten());
+        lengths.map(|info| info.length).sum()
     }
 
     /// The file in which a sequence stands, or would.

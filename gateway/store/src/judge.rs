@@ -90,11 +90,13 @@ pub(crate) struct Group<'a> {
     now_ms: i64,
     lanes: &'a Lanes,
     queue_max: u64,
+    /// There is no room for anything new: only repeats and what ends or puts off something are permitted.
+    pub(crate) tight: bool,
 }
 
 impl<'a> Group<'a> {
     pub(crate) fn new(draft: Draft<'a>, first_sequence: u64, now_ms: i64, lanes: &'a Lanes, queue_max: u64) -> Self {
-        Self { draft, facts: Vec::new(), first_sequence, now_ms, lanes, queue_max }
+        Self { draft, facts: Vec::new(), first_sequence, now_ms, lanes, queue_max, tight: false }
     }
 
     /// Judges one change, and takes it in when it is permitted.
@@ -169,7 +171,7 @@ impl<'a> Group<'a> {
             });
         }
         let counts: QueueRow = row(&self.draft, &rows::queue(&fact.queue))?.unwrap_or_default();
-        if counts.waiting.saturating_add(counts.dead) >= self.queue_max {
+        if self.tight || counts.waiting.saturating_add(counts.dead) >= self.queue_max {
             return Err(Rejected::Full.into());
         }
         if let Some(case_move) = &mut fact.case_move {

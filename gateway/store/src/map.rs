@@ -10,6 +10,7 @@ use bytes::Bytes;
 mod btree;
 mod sled;
 
+pub(crate) use self::btree::MemoryMap;
 pub use self::{btree::MemoryMaps, sled::SledMaps};
 use crate::error::MapError;
 

@@ -25,7 +25,7 @@ use crate::{
     parts::Parts,
     project::queues_of,
     recent::RecentFacts,
-    rows,
+    rows::{self, QueueRow},
     shared::Shared,
     store::Store,
     writer::{COMMANDS_MAX, Writer},
@@ -62,6 +62,8 @@ pub(crate) fn open(options: Options, seams: Seams, home: Home) -> Result<(Store,
         }
     };
     home::remove_marker(disk.as_ref(), &options.directory)?;
+    let mut opened = opened;
+    opened.writer.begin(open_in(base.as_ref())?).map_err(io_failed("make the reserve in", &home.journal()))?;
     let (journal, end) = (Arc::clone(&opened.journal), opened.writer.next_sequence());
     let recovery =
         Recovery { created: opened.created, cut: opened.cut, rebuilt, sequence: end - 1, last_ms: last_ms(&journal)? };
@@ -80,6 +82,7 @@ pub(crate) fn open(options: Options, seams: Seams, home: Home) -> Result<(Store,
         finals: Mutex::default(),
         failure: watch::Sender::new(None),
         closing: AtomicBool::new(false),
+        tight: AtomicBool::new(false),
         groups: AtomicU64::new(0),
         facts: AtomicU64::new(0),
         erased_bytes: AtomicU64::new(0),
@@ -91,6 +94,14 @@ pub(crate) fn open(options: Options, seams: Seams, home: Home) -> Result<(Store,
     let writer =
         Writer { shared: Arc::clone(&shared), notary: seams.notary, journal: opened.writer, commands, held: None };
     Ok((Store::new(shared, sender), writer, recovery))
+}
+
+/// What waits in all queues, dead letters included.
+fn open_in(base: &dyn OrderedMap) -> Result<u64, MapError> {
+    let prefix = rows::queue("");
+    let queues = base.scan(&prefix, &rows::after(&prefix), usize::MAX)?;
+    let counts = queues.into_iter().map(|(_, value)| rows::decode::<QueueRow>(value));
+    counts.map(|row| row.map(|row| row.waiting.saturating_add(row.dead))).sum()
 }
 
 fn report(shared: &Shared, recovery: &Recovery) {

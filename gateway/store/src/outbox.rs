@@ -8,14 +8,17 @@
 //! ```
 //! Knows: the layers, which fact each has reached, how to replay the journal. Never knows: what rows mean.
 //! Invariants: every layer but the draft speaks only of durable facts; a row and the position that it belongs to are applied in one
-//! batch; a map that errs, panics or holds a damaged row is wiped and replayed to exactly the position that it had.
+//! batch; a map that errs, panics or holds a damaged row is wiped and replayed to exactly the position that it had: into memory,
+//! up to a bound, while the disk has no room for another.
 
 use std::{
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
     },
+    thread,
     time::Duration,
 };
 
@@ -24,7 +27,7 @@ use bytes::Bytes;
 use crate::{
     error::{MapError, ReadError},
     journal::{Group, Journal},
-    map::{Maps, OrderedMap, Pair},
+    map::{Maps, MemoryMap, OrderedMap, Pair},
     overlay::{Over, Overlay, Rows},
     project::{Draft, Effects, Facts},
     rows,
@@ -36,6 +39,32 @@ const APPLY_ROWS: usize = 8 * 1024;
 const APPLY_EVERY: Duration = Duration::from_millis(200);
 /// The writer waits when so many rows wait, so that memory is bounded when the map is slower than the journal.
 const UNAPPLIED_ROWS_MAX: usize = 512 * 1024;
+/// A map that fails when there is less room than this failed for want of it: sled writes in pieces of half a mebibyte.
+const ROOM_LEAST_BYTES: u64 = 1024 * 1024;
+/// Rows that are kept in memory while the disk is full: some 400 MB.
+const ROWS_IN_MEMORY_MAX: usize = 2 * 1024 * 1024;
+/// A map that is let go has so long to give its room back.
+const RELEASE_MAX: Duration = Duration::from_secs(5);
+
+/// What becomes of a map that is replaced.
+#[derive(Debug, Clone, Copy)]
+enum Old {
+    Forget,
+    Release,
+}
+
+/// Lets go of a map, so that the room of its files, which may have no name any more, comes back. One that never answers is left.
+fn release(map: Arc<dyn OrderedMap>) {
+    let (done, ended) = mpsc::channel::<()>();
+    let letting_go = move || {
+        let _done = done;
+        drop(map);
+    };
+    if thread::Builder::new().name("tramite-outbox-old".into()).spawn(letting_go).is_ok() {
+        // Ends when the sender is dropped.
+        let _ended = ended.recv_timeout(RELEASE_MAX);
+    }
+}
 
 struct Layers {
     tail: Overlay,
@@ -55,6 +84,10 @@ pub(crate) struct Outbox {
     journal: Arc<Journal>,
     layers: RwLock<Layers>,
     rebuilds: AtomicU64,
+    /// The base is in memory, as the disk is full.
+    stuck: AtomicBool,
+    /// Room that there must be before the base goes back to the disk.
+    wanted: AtomicU64,
     signal: Mutex<Signal>,
     /// Something is to be applied, or the applier is to stop.
     work: Condvar,
@@ -125,6 +158,8 @@ impl Outbox {
             journal,
             layers: RwLock::new(Layers { tail, tail_end, flushing, base, base_end, generation: 0 }),
             rebuilds: AtomicU64::new(0),
+            stuck: AtomicBool::new(false),
+            wanted: AtomicU64::new(0),
             signal: Mutex::default(),
             work: Condvar::new(),
             applied: Condvar::new(),
@@ -169,15 +204,85 @@ impl Outbox {
         if layers.generation != generation {
             return Ok(());
         }
+        if self.lacks_room() {
+            return self.heal_without_room(error, &mut layers);
+        }
         tracing::error!(%error, "the outbox is rebuilt from the journal");
+        match self.anew(layers.base_end) {
+            Err(error) if self.lacks_room() => self.heal_without_room(&error, &mut layers),
+            Err(error) => Err(error),
+            Ok(base) => {
+                self.replace(&mut layers, base, Old::Forget);
+                Ok(())
+            }
+        }
+    }
+
+    /// A new map on the disk, with the rows of all facts before `end`.
+    fn anew(&self, end: u64) -> Result<Arc<dyn OrderedMap>, MapError> {
         self.maps.wipe(&self.folder)?;
         let base = self.maps.open(&self.folder)?;
-        rebuild(&self.journal, base.as_ref(), layers.base_end)?;
-        // What panicked is not asked to stop in order: it might never answer.
-        std::mem::forget(std::mem::replace(&mut layers.base, base));
+        rebuild(&self.journal, base.as_ref(), end)?;
+        Ok(base)
+    }
+
+    fn replace(&self, layers: &mut Layers, base: Arc<dyn OrderedMap>, old: Old) {
+        let before = std::mem::replace(&mut layers.base, base);
+        match old {
+            // What panicked is not asked to stop in order: it might never answer.
+            Old::Forget => std::mem::forget(before),
+            Old::Release => release(before),
+        }
         layers.generation += 1;
         self.rebuilds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The base is in memory, as the disk is full.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
+    }
+
+    /// Whether a map that failed did so for want of room. Asked of the folder above, as a map that is being replaced has none.
+    fn lacks_room(&self) -> bool {
+        self.journal.room(self.folder.parent().unwrap_or(&self.folder)) < ROOM_LEAST_BYTES
+    }
+
+    /// sled stays failed once its disk was full, for reading too. Its rows go into memory, and its room back to the disk. If they are
+    /// too many for that, they are made anew in the room that it had.
+    fn heal_without_room(&self, error: &MapError, layers: &mut Layers) -> Result<(), MapError> {
+        tracing::error!(%error, "the disk is full: the outbox's rows are kept in memory until there is room");
+        let size = self.journal.size_of(&self.folder);
+        self.wanted.fetch_max((size / 2 * 3).saturating_add(2 * ROOM_LEAST_BYTES), Ordering::Relaxed);
+        let memory = Arc::new(MemoryMap::bounded(ROWS_IN_MEMORY_MAX));
+        let fits = rebuild(&self.journal, memory.as_ref(), layers.base_end);
+        self.replace(layers, memory, Old::Release);
+        if fits.is_ok() {
+            self.stuck.store(true, Ordering::Relaxed);
+            return self.maps.wipe(&self.folder);
+        }
+        let base = self.anew(layers.base_end)?;
+        self.replace(layers, base, Old::Release);
+        self.stuck.store(false, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Takes the base back to the disk once there is room for it.
+    fn unstick(&self) -> Result<(), MapError> {
+        let room = self.journal.room(self.folder.parent().unwrap_or(&self.folder));
+        if room < self.wanted.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut layers = self.write();
+        match self.anew(layers.base_end) {
+            Err(_) if self.lacks_room() => Ok(()),
+            Err(error) => Err(error),
+            Ok(base) => {
+                self.replace(&mut layers, base, Old::Release);
+                self.stuck.store(false, Ordering::Relaxed);
+                tracing::info!("the disk has room again: the outbox is on it");
+                Ok(())
+            }
+        }
     }
 
     /// A row was found to say what its fact does not: the map is replayed.
@@ -201,6 +306,9 @@ impl Outbox {
 
     /// Applies what waits to the map, in one batch with its position. False: nothing waited.
     pub(crate) fn apply(&self) -> Result<bool, MapError> {
+        if self.is_stuck() {
+            self.unstick()?;
+        }
         let (flushing, end) = {
             let mut layers = self.write();
             if layers.tail_end == layers.base_end {
@@ -272,6 +380,9 @@ impl Outbox {
     /// Hands everything to the system. Returns the position that the map has reached.
     pub(crate) fn flush(&self) -> Result<u64, MapError> {
         while self.apply()? {}
+        if self.is_stuck() {
+            return Err(MapError("the disk is full".into()));
+        }
         let (base, end) = {
             let layers = self.read();
             (Arc::clone(&layers.base), layers.base_end)

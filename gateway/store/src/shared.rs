@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) finals: Mutex<Vec<u64>>,
     pub(crate) failure: watch::Sender<Option<Poisoned>>,
     pub(crate) closing: AtomicBool,
+    /// There is no room for anything new.
+    pub(crate) tight: AtomicBool,
     pub(crate) groups: AtomicU64,
     pub(crate) facts: AtomicU64,
     pub(crate) erased_bytes: AtomicU64,

@@ -50,6 +50,8 @@ pub struct Health {
     pub unapplied: u64,
     /// Bytes of content erased.
     pub erased_bytes: u64,
+    /// There is no room: nothing new is accepted, and what waits is delivered and settled from the reserve.
+    pub full: bool,
     /// Nothing can be written any more.
     pub failed: bool,
 }
@@ -220,6 +222,7 @@ impl Store {
             facts: shared.facts.load(Ordering::Relaxed),
             unapplied: shared.outbox.unapplied() as u64,
             erased_bytes: shared.erased_bytes.load(Ordering::Relaxed),
+            full: shared.tight.load(Ordering::Relaxed),
             failed: shared.has_failed(),
         }
     }

@@ -29,7 +29,7 @@ use crate::{
     journal::{self, Group, Inspected, Journal, read_failed},
     map::{Maps, MemoryMaps, OrderedMap, SledMaps},
     open,
-    options::{Cut, Options, Recovery, Seams},
+    options::{Cut, Options, Recovery, SEGMENT_BYTES_MIN, Seams},
     outbox::Replay,
     overlay::successor,
     parts, rows,
@@ -192,6 +192,9 @@ fn check(
         let torn = inspected.torn.as_ref().is_some_and(|torn| torn.offset == *end && segment.is_at(&torn.file));
         let rest = if torn { Ok(()) } else { journal::check_rest(&journal, segment, *end) };
         rest.or_else(|error| found.failed(error))?;
+    }
+    for damage in journal::check_spares(&journal)? {
+        found.damaged(&damage);
     }
     found.torn = inspected.torn;
     found.read_bytes = found.all_bytes;
@@ -406,7 +409,11 @@ pub fn rebuild(directory: &Path) -> Result<Recovery, OpenError> {
     let seams = Seams::real(Arc::new(SystemClock), Arc::new(NoNotary));
     let home = home::take(seams.disk.as_ref(), directory, None, [0; 16])?;
     home::remove_marker(seams.disk.as_ref(), directory)?;
-    let options = Options::new(directory, home.role.clone());
+    let mut options = Options::new(directory, home.role.clone());
+    let journal = Journal::new(Arc::clone(&seams.disk), home.journal(), home.store_id);
+    // A segment of a group that is larger than any has its own size.
+    let usual = |size: &u32| (SEGMENT_BYTES_MIN..=options.segment_bytes).contains(size);
+    options.segment_bytes = journal::last_size(&journal)?.filter(usual).unwrap_or(options.segment_bytes);
     let (store, writer, recovery) = open::open(options, seams, home)?;
     drop(store);
     writer.finish().map_err(|poisoned| {

@@ -35,6 +35,8 @@ use crate::{
 pub(crate) const GROUP_CHANGES_MAX: usize = 512;
 /// A group takes no further call when it has so many bytes.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// What a change takes beyond what it weighs: the group's frame, a proof, its share of a batch.
+const CHANGE_BYTES: usize = 512;
 /// Statements under one signature (FORMATS.md §1).
 const SIGNED_AT_ONCE_MAX: usize = tramite_proto::batch::BATCH_MAX;
 /// Calls that wait for the writer; more wait at their sender.
@@ -153,6 +155,7 @@ impl Writer {
     /// Drains what is asked by now behind `first`, up to a group's limits, and serves it.
     fn serve(&mut self, first: Command) {
         let mut commands = Vec::new();
+        let bytes_max = self.journal.group_bytes(GROUP_BYTES);
         let (mut changes, mut bytes) = (0, 0);
         let mut next = Some(first);
         while let Some(command) = next {
@@ -162,8 +165,7 @@ impl Writer {
                     self.commands.close();
                 }
                 Command::Commit { changes: asked, bytes: weight, reply } => {
-                    if !commands.is_empty()
-                        && (changes + asked.len() > GROUP_CHANGES_MAX || bytes + weight > GROUP_BYTES)
+                    if !commands.is_empty() && (changes + asked.len() > GROUP_CHANGES_MAX || bytes + weight > bytes_max)
                     {
                         self.held = Some(Command::Commit { changes: asked, bytes: weight, reply });
                         break;
@@ -176,19 +178,33 @@ impl Writer {
             next = self.commands.try_recv().ok();
         }
         if !commands.is_empty() {
-            self.write(commands);
+            self.write(commands, bytes.saturating_add(changes.saturating_mul(CHANGE_BYTES)));
         }
     }
 
-    fn write(&mut self, commands: Vec<(Vec<Change>, oneshot::Sender<Answers>)>) {
+    fn write(&mut self, commands: Vec<(Vec<Change>, oneshot::Sender<Answers>)>, bytes: usize) {
         let shared = Arc::clone(&self.shared);
+        let all = |commands: Vec<(Vec<Change>, _)>, rejected| {
+            refuse_all(commands.into_iter().map(|(changes, reply)| (changes.len(), reply)), rejected);
+        };
         if shared.has_failed() {
-            return refuse_all(commands.into_iter().map(|(changes, reply)| (changes.len(), reply)), &Rejected::Failed);
+            return all(commands, &Rejected::Failed);
         }
+        let acceptances = commands.iter().flat_map(|(changes, _)| changes);
+        let acceptances = acceptances.filter(|change| matches!(change, Change::Accept { .. })).count() as u64;
+        let tight = match self.journal.has_room(bytes as u64, acceptances) {
+            Ok(room) => !room || shared.outbox.is_stuck(),
+            Err(poisoned) => {
+                shared.fail(poisoned);
+                return all(commands, &Rejected::Failed);
+            }
+        };
+        shared.tight.store(tight, Ordering::Relaxed);
         let now_ms = shared.clock.now_ms();
         let draft = Draft::new(&shared.outbox, shared.as_ref());
         let next = self.journal.next_sequence();
         let mut group = Group::new(draft, next, now_ms, &shared.lanes, shared.options.queue_max);
+        group.tight = tight;
         let mut calls = Vec::with_capacity(commands.len());
         let mut unreadable = None;
         for (changes, reply) in commands {

@@ -32,13 +32,17 @@ pub struct Faults {
     pub sync_fails_from: AtomicU64,
     /// From this `write_at` call on (counted from 1), each writes half and fails.
     pub write_fails_from: AtomicU64,
-    /// Reservations fail as on a full disk while this is not 0.
+    /// Whatever makes a file longer fails, as on a full disk, while this is not 0.
     pub full: AtomicU64,
     /// What files are dated by.
     pub now_ms: AtomicI64,
 }
 
 impl Faults {
+    fn is_full(&self) -> bool {
+        self.full.load(Ordering::SeqCst) != 0
+    }
+
     fn strikes(count: &AtomicU64, from: &AtomicU64) -> bool {
         let call = count.fetch_add(1, Ordering::SeqCst) + 1;
         let from = from.load(Ordering::SeqCst);
@@ -254,6 +258,10 @@ impl Disk for SimulatedDisk {
         Ok(())
     }
 
+    fn room(&self, _: &Path) -> io::Result<u64> {
+        Ok(if self.faults.is_full() { 0 } else { u64::MAX })
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
         let mut names = locked(&self.names);
         if names.locks.get(path).is_some_and(|held| held.strong_count() > 0) {
@@ -282,6 +290,9 @@ impl DiskFile for SimulatedFile {
         let at = usize::try_from(offset).map_err(io::Error::other)?;
         let mut contents = locked(&self.contents);
         contents.modified_ms = self.faults.now_ms.load(Ordering::SeqCst);
+        if self.faults.is_full() && at.saturating_add(bytes.len()) > contents.written.len() {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
         if fails {
             contents.write(bytes.get(..bytes.len() / 2).unwrap_or_default(), at);
             return Err(io::Error::other("simulated write error"));
@@ -304,11 +315,11 @@ impl DiskFile for SimulatedFile {
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {
-        if self.faults.full.load(Ordering::SeqCst) != 0 {
-            return Err(io::Error::from(io::ErrorKind::StorageFull));
-        }
         let length = usize::try_from(length).map_err(io::Error::other)?;
         let mut contents = locked(&self.contents);
+        if self.faults.is_full() && contents.written.len() < length {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
         if contents.written.len() < length {
             contents.written.resize(length, 0);
         }

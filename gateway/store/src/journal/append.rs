@@ -1,10 +1,14 @@
 //! The writing side of the journal: one group, one write, one `fdatasync`.
 //!
-//! Knows: where the journal ends, when to begin a segment, the mark. Never knows: what the facts mean, or who waits for them.
+//! Knows: where the journal ends, when to begin a segment, the mark, the reserve. Never knows: what the facts mean, or who waits.
 //! Invariants: a segment is there under its name only with a durable header; the mark is written after the sync that it speaks
 //! of; after a failed write or sync nothing is written any more (the caller sees to it).
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use tramite_proto::pb::journal::v1::Fact;
@@ -12,14 +16,12 @@ use tramite_proto::pb::journal::v1::Fact;
 use super::{
     Journal, Segment,
     format::{GROUP_BYTES_MAX, Mark, Place, SEGMENT_HEADER_BYTES, SegmentHeader, encode_group},
+    reserve::{Reserve, is_full},
 };
 use crate::{
     disk::{Access, Disk, DiskFile},
     error::Poisoned,
 };
-
-/// The ending of a file that is kept for a segment to come.
-pub(crate) const SPARE_ENDING: &str = "spare";
 
 /// Appends groups. One in a process.
 #[derive(Debug)]
@@ -33,6 +35,7 @@ pub(crate) struct JournalWriter {
     pub(super) next_group: u64,
     pub(super) segment_bytes: u32,
     pub(super) buffer: Vec<u8>,
+    pub(super) reserve: Reserve,
 }
 
 /// Why a group was not written.
@@ -56,6 +59,26 @@ impl JournalWriter {
         self.next_sequence
     }
 
+    /// Says what waits when the store is opened, and makes the reserve for it, as far as there is room.
+    pub(crate) fn begin(&mut self, open: u64) -> io::Result<()> {
+        self.reserve.begin(open);
+        self.reserve.provide(0, false).map(drop)
+    }
+
+    /// Whether a group of about so many bytes, with so many acceptances in it, leaves the reserve complete. When it does not, it may
+    /// only hold what ends something or is small: that is written into the reserve.
+    pub(crate) fn has_room(&mut self, bytes: u64, acceptances: u64) -> Result<bool, Poisoned> {
+        let fits = self.offset.saturating_add(bytes) <= self.segment.size;
+        let provided = self.reserve.provide(acceptances, !fits);
+        provided.map_err(|e| Poisoned { what: "make a spare segment".into(), source: Arc::new(e) })
+    }
+
+    /// The most that a group should have: in the reserve it must fit a segment.
+    pub(crate) fn group_bytes(&self, usual: usize) -> usize {
+        let half = usize::try_from(self.segment_bytes / 2).unwrap_or(usize::MAX);
+        if self.reserve.is_tight() { usual.min(half) } else { usual }
+    }
+
     /// Appends one group and syncs it. Returns where the contents stand, for each fact.
     pub(crate) fn append<'a>(
         &mut self,
@@ -64,6 +87,7 @@ impl JournalWriter {
         content_crcs: impl Iterator<Item = u32>,
     ) -> Result<Vec<Option<Place>>, AppendError> {
         let mut buffer = std::mem::take(&mut self.buffer);
+        let followed = facts.clone();
         let encoded =
             encode_group(self.segment.seed, self.next_sequence, self.next_group, facts, contents.clone(), &mut buffer);
         let header = encoded.map_err(|_| AppendError::TooLarge)?;
@@ -87,6 +111,7 @@ impl JournalWriter {
         let mark = Mark { group: header.number, end: self.offset, segment: self.segment.first };
         self.mark.write_at(&mark.encode(), 0).map_err(|e| poisoned("write the mark", e))?;
         self.journal.set_durable(self.next_sequence - 1);
+        self.reserve.follow(followed);
         self.buffer = buffer;
         Ok(places)
     }
@@ -111,10 +136,10 @@ impl JournalWriter {
     fn roll(&mut self, group: u64) -> Result<(), AppendError> {
         let least = u32::try_from(SEGMENT_HEADER_BYTES as u64 + group).map_err(|_| AppendError::TooLarge)?;
         let size = self.segment_bytes.max(least);
-        let (segment, file) = create_segment(&self.journal, self.next_sequence, size).map_err(|e| match e.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AppendError::Full,
-            _ => poisoned("begin a segment", e),
-        })?;
+        let spare = if size == self.segment_bytes { self.reserve.take() } else { None };
+        let made = create_segment(&self.journal, self.next_sequence, size, spare);
+        let (segment, file) =
+            made.map_err(|e| if is_full(&e) { AppendError::Full } else { poisoned("begin a segment", e) })?;
         self.segment = segment;
         self.file = file;
         self.offset = SEGMENT_HEADER_BYTES as u64;
@@ -127,16 +152,18 @@ impl JournalWriter {
     }
 }
 
-/// Makes a segment: reserved, header durable, and only then under its name.
+/// Makes a segment, of a spare if there is one: reserved, header durable, and only then under its name.
 pub(super) fn create_segment(
     journal: &Journal,
     first: u64,
     size: u32,
+    spare: Option<PathBuf>,
 ) -> io::Result<(Arc<Segment>, Arc<dyn DiskFile>)> {
     let segment = Arc::new(Segment::new(&journal.folder, &journal.store_id, first, u64::from(size)));
-    let beside: PathBuf = segment.path.with_extension("tmp");
     segment.set_indexed();
-    let made = fill(journal, &beside, first, size);
+    let access = if spare.is_some() { Access::Write } else { Access::Create };
+    let beside: PathBuf = spare.unwrap_or_else(|| segment.path.with_extension("tmp"));
+    let made = fill(journal, &beside, access, first, size);
     if made.is_err() && journal.disk.info(&beside)?.is_some() {
         // On a full disk the reservation that failed must not keep what it got.
         journal.disk.remove(&beside)?;
@@ -148,9 +175,11 @@ pub(super) fn create_segment(
     Ok((segment, file))
 }
 
-fn fill(journal: &Journal, path: &std::path::Path, first: u64, size: u32) -> io::Result<Arc<dyn DiskFile>> {
-    let file = journal.disk.open(path, Access::Create)?;
-    file.allocate(u64::from(size))?;
+fn fill(journal: &Journal, path: &Path, access: Access, first: u64, size: u32) -> io::Result<Arc<dyn DiskFile>> {
+    let file = journal.disk.open(path, access)?;
+    if access == Access::Create {
+        file.allocate(u64::from(size))?;
+    }
     let header = SegmentHeader { size, store_id: journal.store_id, first_sequence: first };
     file.write_at(&header.encode(), 0)?;
     file.sync_data()?;
@@ -158,6 +187,6 @@ fn fill(journal: &Journal, path: &std::path::Path, first: u64, size: u32) -> io:
 }
 
 /// Writes the first mark durably, before the first segment.
-pub(super) fn create_mark(disk: &dyn Disk, path: &std::path::Path) -> io::Result<()> {
+pub(super) fn create_mark(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     crate::disk::write_small(disk, path, &Mark { group: 0, end: 0, segment: 1 }.encode())
 }

@@ -23,6 +23,7 @@ use super::{
     append::{create_mark, create_segment},
     format::{ALIGNMENT, GROUP_HEADER_BYTES, GroupHeader, Mark, SEGMENT_HEADER_BYTES, SegmentHeader},
     read_content,
+    reserve::{Reserve, SPARE_ENDING},
 };
 use crate::{
     disk::{Access, Disk, DiskFile, read_small},
@@ -93,6 +94,34 @@ pub(crate) struct Inspected {
     pub(crate) next_sequence: u64,
 }
 
+/// Checks the spare segments, which nobody reads until one becomes a segment.
+pub(crate) fn check_spares(journal: &Journal) -> Result<Vec<Damage>, OpenError> {
+    let folder = &journal.folder;
+    let mut found = Vec::new();
+    for name in journal.disk.list(folder).map_err(io_failed("list", folder))? {
+        let path = folder.join(&name);
+        if path.extension().is_none_or(|ending| ending != SPARE_ENDING) {
+            continue;
+        }
+        let file = journal.disk.open(&path, Access::Read).map_err(io_failed("open", &path))?;
+        let length = file.length().map_err(io_failed("measure", &path))?;
+        if let Some(offset) = first_byte_of(file.as_ref(), 0, length).map_err(io_failed("read", &path))? {
+            found.push(Damage {
+                file: path,
+                offset,
+                what: "bytes stand in a spare segment; the next start makes it anew".into(),
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// The size of the last segment, which the next ones will have; none: the journal has not begun.
+pub(crate) fn last_size(journal: &Journal) -> Result<Option<u32>, OpenError> {
+    find(journal)?;
+    Ok(journal.segments().last().and_then(|segment| u32::try_from(segment.size).ok()))
+}
+
 /// What a walk through the segments found. Nothing was changed yet.
 struct Walked {
     ends: Vec<(Arc<Segment>, u64)>,
@@ -128,7 +157,7 @@ pub(crate) fn open(
         Some(mark) => mark,
         None => {
             create_mark(disk.as_ref(), &mark_path).map_err(io_failed("write", &mark_path))?;
-            create_segment(&journal, 1, segment_bytes).map_err(io_failed("begin a segment in", folder))?;
+            create_segment(&journal, 1, segment_bytes, None).map_err(io_failed("begin a segment in", folder))?;
             Mark { segment: 1, ..Mark::default() }
         }
     };
@@ -150,6 +179,7 @@ pub(crate) fn open(
         next_group: walked.next_group,
         segment_bytes,
         buffer: Vec::new(),
+        reserve: Reserve::open(disk, folder, segment_bytes).map_err(io_failed("look at the reserve in", folder))?,
     };
     Ok(Opened { journal, writer, created, cut, suspects: walked.suspects })
 }
@@ -170,7 +200,7 @@ pub(crate) fn check_rest(journal: &Journal, segment: &Segment, end: u64) -> Resu
         let what = format!("the file has {length} bytes, and its header says {}", segment.size);
         return Err(segment.damage(length.min(segment.size), &what).into());
     }
-    match first_byte(segment, file.as_ref(), end)? {
+    match first_byte_of(file.as_ref(), end, segment.size).map_err(io_failed("read", &segment.path))? {
         Some(at) => Err(segment.damage(at, "bytes stand behind the last group, where nothing was written").into()),
         None => Ok(()),
     }
@@ -413,12 +443,12 @@ fn is_zero(segment: &Segment, file: &dyn DiskFile, offset: u64) -> Result<bool, 
     Ok(last_byte(segment, file, offset)?.is_none())
 }
 
-/// Where the first byte that is not zero stands behind `offset`.
-fn first_byte(segment: &Segment, file: &dyn DiskFile, offset: u64) -> Result<Option<u64>, OpenError> {
+/// Where the first byte that is not zero stands from `offset` to `end`.
+pub(super) fn first_byte_of(file: &dyn DiskFile, offset: u64, end: u64) -> io::Result<Option<u64>> {
     let mut piece = vec![0; SEARCH_BYTES];
     let mut at = offset;
-    while at < segment.size {
-        file.read_at(&mut piece, at).map_err(io_failed("read", &segment.path))?;
+    while at < end {
+        file.read_at(&mut piece, at)?;
         if piece != ZEROS {
             return Ok(piece.iter().position(|byte| *byte != 0).map(|i| at.saturating_add(i as u64)));
         }

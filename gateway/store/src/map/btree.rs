@@ -18,9 +18,25 @@ pub struct MemoryMaps {
     maps: Arc<Mutex<BTreeMap<PathBuf, Arc<MemoryMap>>>>,
 }
 
-#[derive(Debug, Default)]
-struct MemoryMap {
+/// One map in memory.
+#[derive(Debug)]
+pub(crate) struct MemoryMap {
     rows: RwLock<BTreeMap<Vec<u8>, Bytes>>,
+    /// It takes no further rows beyond so many.
+    rows_max: usize,
+}
+
+impl Default for MemoryMap {
+    fn default() -> Self {
+        Self::bounded(usize::MAX)
+    }
+}
+
+impl MemoryMap {
+    /// An empty map for up to so many rows.
+    pub(crate) fn bounded(rows_max: usize) -> Self {
+        Self { rows: RwLock::default(), rows_max }
+    }
 }
 
 impl MemoryMaps {
@@ -62,6 +78,9 @@ impl OrderedMap for MemoryMap {
 
     fn apply(&self, changes: &mut dyn Iterator<Item = RowChange>) -> Result<(), MapError> {
         let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
+        if rows.len() > self.rows_max {
+            return Err(MapError(format!("more than {} rows, for which there is no memory", self.rows_max)));
+        }
         for (key, value) in changes {
             match value {
                 Some(value) => rows.insert(key, value),

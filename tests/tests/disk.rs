@@ -1,0 +1,155 @@
+//! A disk that is full, or fails: nothing is acknowledged that is not durable, what waits is still delivered and settled, and what
+//! was acknowledged is there afterwards.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use tonic::Code;
+use tramite_proto::pb::statement::v1::{SealedMessage, Statement};
+use tramite_tests::{
+    attack::{Player, gateway_and, join, reason},
+    forge::{Draft, content, receipt},
+    network::{Network, PATIENCE},
+    receiving::Receiving,
+    small_disk::SmallDisk,
+};
+
+/// Mebibytes of a disk that is full soon.
+const DISK_MIB: u64 = 16;
+/// More messages than such a disk holds.
+const MESSAGES_MAX: usize = 20_000;
+/// The last line of a full disk may come a moment after the room itself.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// A message that was acknowledged.
+struct Sent {
+    draft: Draft,
+    message: SealedMessage,
+    acceptance: Statement,
+}
+
+/// A referral over so many bytes that nobody can open.
+fn referral(bytes: usize) -> Draft {
+    let draft = Draft::blind("caritas", "inps");
+    let ciphertext = vec![0x6d; bytes];
+    let origin = draft.origin.clone().with("ct", content("blind-1", &draft.enc, &ciphertext));
+    Draft { origin, ciphertext, ..draft }
+}
+
+/// Sends until it is refused. Says what was acknowledged, and the refusal.
+async fn send_until_refused(caritas: &Player, bytes: usize) -> Result<(Vec<Sent>, tonic::Status)> {
+    let mut sent = Vec::new();
+    while sent.len() < MESSAGES_MAX {
+        let draft = referral(bytes);
+        let message = draft.signed(&caritas.pen)?;
+        match caritas.peer.submit(message.clone()).await {
+            Ok(acceptance) => sent.push(Sent { draft, message, acceptance }),
+            Err(status) => return Ok((sent, status)),
+        }
+    }
+    anyhow::bail!("{MESSAGES_MAX} messages were accepted on {DISK_MIB} MiB")
+}
+
+/// Receives and settles all of them, in their order.
+async fn settle_all(inps: &Player, sent: &[Sent]) -> Result<()> {
+    let mut inbox = Receiving::open(&inps.peer, 64).await?;
+    for (number, one) in sent.iter().enumerate() {
+        let delivered = inbox.delivery().await.with_context(|| format!("message {number} of {}", sent.len()))?;
+        ensure!(delivered.origin.json == one.draft.origin.json(), "another message than number {number}");
+        let receipt = receipt("inps", &one.draft.origin, &one.draft.ciphertext);
+        let answer = inbox.receipt(delivered.delivery.delivery_id, &receipt, &inps.pen).await?;
+        ensure!(answer.refused.is_none(), "the settlement of {number} of {}: {answer:?}", sent.len());
+    }
+    Ok(())
+}
+
+/// Every repeat gets its original answer.
+async fn repeats_are_answered(caritas: &Player, sent: &[Sent]) -> Result<()> {
+    for one in sent {
+        ensure!(caritas.peer.submit(one.message.clone()).await? == one.acceptance, "a repeat got another answer");
+    }
+    Ok(())
+}
+
+fn is_full(status: &tonic::Status) -> Result<()> {
+    ensure!(status.code() == Code::ResourceExhausted && reason(status) == "STORE_FULL", "{status:?}");
+    ensure!(status.message().contains("makes room"), "it does not say what to do: {status:?}");
+    Ok(())
+}
+
+/// Sends one as soon as it is accepted again.
+async fn accepted_again(caritas: &Player, bytes: usize) -> Result<Sent> {
+    let until = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let draft = referral(bytes);
+        let message = draft.signed(&caritas.pen)?;
+        match caritas.peer.submit(message.clone()).await {
+            Ok(acceptance) => return Ok(Sent { draft, message, acceptance }),
+            Err(status) if tokio::time::Instant::now() > until => anyhow::bail!("still refused: {status:?}"),
+            Err(status) => is_full(&status)?,
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn on(disk: &SmallDisk) -> Result<(Network, Player, Player)> {
+    let data = disk.path().join("data");
+    let (network, [caritas, inps]) =
+        gateway_and(["caritas", "inps"], &format!("data = {:?}\nstore = {{ segment_mib = 1 }}", data)).await?;
+    Ok((network, caritas, inps))
+}
+
+/// Fills a disk, drains it while it is full, and goes on when there is room.
+async fn a_full_disk(bytes: usize) -> Result<()> {
+    let Some(disk) = SmallDisk::mount(DISK_MIB)? else { return Ok(()) };
+    let (network, caritas, inps) = on(&disk).await?;
+    let id = network.gateway.process.id().await;
+    // Somebody else has half of the disk, so that the test takes half as long.
+    let others = disk.fill("others", DISK_MIB * 1024 * 1024 / 2)?;
+    let (sent, status) = send_until_refused(&caritas, bytes).await?;
+    is_full(&status)?;
+    ensure!(sent.len() > 20, "only {} were accepted", sent.len());
+    // From here on there is no room at all.
+    let rest = disk.fill("rest", 0)?;
+    let told = || format!("{} messages of {bytes} bytes\n{}", sent.len(), network.logs());
+    repeats_are_answered(&caritas, &sent).await.with_context(told)?;
+    let refused = caritas.peer.submit(referral(bytes).signed(&caritas.pen)?).await.err().context("accepted")?;
+    is_full(&refused)?;
+    settle_all(&inps, &sent).await.with_context(told)?;
+    disk.free(&others)?;
+    disk.free(&rest)?;
+    let new = accepted_again(&caritas, bytes).await.with_context(told)?;
+    settle_all(&inps, std::slice::from_ref(&new)).await.with_context(told)?;
+    ensure!(network.gateway.process.id().await == id, "it was started anew");
+    network.gateway.process.log().wait_for(0, &["the disk has room again"], PATIENCE).await?;
+    repeats_are_answered(&caritas, &sent).await.with_context(told)?;
+    network.gateway.process.terminate(PATIENCE).await?;
+    is_sound(&disk.path().join("data")).await?;
+    network.gateway.process.start().await?;
+    let caritas = join(&network, "caritas").await?;
+    repeats_are_answered(&caritas, &sent).await.with_context(told)
+}
+
+/// What `tramite store verify` says.
+async fn is_sound(store: &Path) -> Result<()> {
+    let binary = tokio::task::spawn_blocking(tramite_tests::binary::path).await??;
+    let mut verify = tokio::process::Command::new(binary);
+    let said = verify.args(["store", "verify"]).arg(store).output().await?;
+    ensure!(
+        said.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&said.stdout),
+        String::from_utf8_lossy(&said.stderr)
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_full_of_small_messages_delivers_them_and_takes_up_again_by_itself() -> Result<()> {
+    a_full_disk(528).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_full_of_large_messages_delivers_them_and_takes_up_again_by_itself() -> Result<()> {
+    a_full_disk(32 * 1024 + 16).await
+}
