@@ -11,6 +11,7 @@ pub mod codec;
 pub mod collector;
 pub mod config;
 pub mod desk;
+pub mod failing_disk;
 pub mod forge;
 pub mod load;
 pub mod lying;

@@ -120,7 +120,7 @@ impl Process {
     /// # Errors
     /// When the binary does not build or start.
     pub async fn start(&self) -> Result<()> {
-        self.start_to_be_killed_at(None).await
+        self.start_through(&[], None).await
     }
 
     /// Starts it so that it ends itself at a kill point, `name:n`: at the n-th pass of that step.
@@ -128,13 +128,26 @@ impl Process {
     /// # Errors
     /// When the binary does not build or start, or the process runs already.
     pub async fn start_to_be_killed_at(&self, point: Option<&str>) -> Result<()> {
+        self.start_through(&[], point).await
+    }
+
+    /// Starts it under a command that runs what stands behind it, as a tracer does.
+    ///
+    /// # Errors
+    /// When the binary does not build or start, or the process runs already.
+    pub async fn start_under(&self, above: &[OsString]) -> Result<()> {
+        self.start_through(above, None).await
+    }
+
+    async fn start_through(&self, above: &[OsString], point: Option<&str>) -> Result<()> {
         let mut slot = self.child.lock().await;
         if slot.is_some() {
             bail!("{} runs already", self.name);
         }
         let binary = tokio::task::spawn_blocking(crate::binary::path).await??;
-        let mut command = Command::new(binary);
-        command.args(&self.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut words = above.iter().cloned().chain([binary.into()]);
+        let mut command = Command::new(words.next().context("a command")?);
+        command.args(words).args(&self.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env_remove("TRAMITE_KILL_AT").env_remove("RUST_LOG").kill_on_drop(true);
         if let Some(point) = point {
             command.env("TRAMITE_KILL_AT", point);

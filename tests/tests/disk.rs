@@ -8,6 +8,7 @@ use tonic::Code;
 use tramite_proto::pb::statement::v1::{SealedMessage, Statement};
 use tramite_tests::{
     attack::{Player, gateway_and, join, reason},
+    failing_disk::{self, Fault},
     forge::{Draft, content, receipt},
     network::{Network, PATIENCE},
     receiving::Receiving,
@@ -152,4 +153,61 @@ async fn a_disk_full_of_small_messages_delivers_them_and_takes_up_again_by_itsel
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_full_of_large_messages_delivers_them_and_takes_up_again_by_itself() -> Result<()> {
     a_full_disk(32 * 1024 + 16).await
+}
+
+/// The call of the writer that fails: the players' keys are recorded before, and some messages.
+const FAILING: u32 = 8;
+
+/// The gateway's journal fails once; `file` is in its folder.
+async fn a_failing_disk(file: &str, call: &'static str) -> Result<()> {
+    if !failing_disk::can_be_had()? {
+        return Ok(());
+    }
+    let (network, [caritas, inps]) = gateway_and(["caritas", "inps"], "").await?;
+    drop((caritas, inps));
+    let process = &network.gateway.process;
+    process.terminate(PATIENCE).await?;
+    let path = network.gateway.folder.join("data/journal").join(file);
+    let fault = Fault::eio(&path, call, FAILING, &network.folder().join("strace"));
+    process.start_under(&fault.tracer()).await?;
+    let lines = process.log().lines().len();
+    let caritas = join(&network, "caritas").await?;
+    let mut sent = Vec::new();
+    let unanswered = loop {
+        let draft = referral(528);
+        let message = draft.signed(&caritas.pen)?;
+        match caritas.peer.submit(message.clone()).await {
+            Ok(acceptance) => sent.push(Sent { draft, message, acceptance }),
+            Err(status) => {
+                let told = ["STORE_FAILED", "SHUTTING_DOWN", ""];
+                ensure!(told.contains(&reason(&status)), "{status:?}\n{}", network.logs());
+                break message;
+            }
+        }
+        ensure!(sent.len() < 50, "nothing has failed\n{}", network.logs());
+    };
+    ensure!(sent.len() > 2, "it failed too early\n{}", network.logs());
+    let status = process.exited(PATIENCE).await?;
+    ensure!(!status.success(), "it ended with {status}");
+    process.log().wait_for(lines, &["the store failed", file, "start again"], PATIENCE).await?;
+    fault.was_the_last_call()?;
+    is_sound(&network.gateway.folder.join("data")).await?;
+    process.start().await?;
+    let caritas = join(&network, "caritas").await?;
+    repeats_are_answered(&caritas, &sent).await?;
+    // It may be there or not; it is there once now.
+    let acceptance = caritas.peer.submit(unanswered.clone()).await?;
+    ensure!(caritas.peer.submit(unanswered).await? == acceptance, "a repeat got another answer");
+    let inps = join(&network, "inps").await?;
+    settle_all(&inps, &sent).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sync_that_fails_is_never_tried_again_and_nothing_of_its_group_is_acknowledged() -> Result<()> {
+    a_failing_disk("0000000000000001.seg", "fdatasync").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_fails_stops_the_gateway_and_nothing_of_its_group_is_acknowledged() -> Result<()> {
+    a_failing_disk("0000000000000001.seg", "pwrite64").await
 }

@@ -291,6 +291,11 @@ pub(crate) fn is_on_disk(disk: &SimulatedDisk, needle: &[u8]) -> bool {
     disk.paths().iter().any(holds)
 }
 
+/// What verify says of a store that nobody runs.
+pub(crate) fn verified(lab: &Lab) -> crate::Verification {
+    crate::verify_with(&(Arc::new(lab.disk.clone()) as _), &lab.maps, Path::new("store")).unwrap()
+}
+
 /// How often the disk synced while `work` ran.
 pub(crate) fn syncs(disk: &SimulatedDisk, work: impl FnOnce()) -> u64 {
     let before = disk.faults().syncs.load(Ordering::SeqCst);

@@ -71,6 +71,89 @@ fn a_full_disk_refuses_what_is_new_and_recovers_without_a_restart() {
     assert_eq!(running.done(big(2)), 3);
 }
 
+fn spares(lab: &Lab) -> usize {
+    lab.disk.paths().iter().filter(|path| path.extension().is_some_and(|ending| ending == "spare")).count()
+}
+
+#[test]
+fn everything_that_was_accepted_can_be_settled_on_a_disk_without_any_room() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    assert_eq!(spares(&lab), 1, "made with the store");
+    // Small messages: what waits wants more than one spare.
+    for number in 1..=3_000 {
+        running.done(message(number, "inps").content(Bytes::from(vec![1; 100])).change());
+    }
+    assert!(spares(&lab) >= 6, "{} spares", spares(&lab));
+    lab.disk.faults().full.store(1, Ordering::SeqCst);
+    assert_eq!(running.one(message(9_999, "inps").change()).unwrap_err(), Rejected::Full);
+    assert!(running.store.health().full);
+    // As large as settlements become: a receipt and evidence, each with a batch of its own, told to the sender, who acknowledges.
+    let statement = |number: u64| {
+        let jws = format!("{number} {}", "s".repeat(500));
+        Some(Statement { json: Bytes::from(vec![b'j'; 400]), jws, ..Statement::default() })
+    };
+    for sequence in 1..=3_000_u64 {
+        let fact = Settled {
+            sequence,
+            outcome: Outcome::HandedOver.into(),
+            receipt: statement(2 * sequence),
+            evidence: statement(2 * sequence + 1),
+            notify: vec!["caritas".into()],
+            ..Settled::default()
+        };
+        let settled = running.one(Change::Settle { fact: Box::new(fact), sign: Vec::new(), mover: None });
+        let notice = sequence_of(settled, sequence);
+        assert!(running.one(settle(notice, Outcome::HandedOver)).is_ok(), "the notice of {sequence}");
+        let again = running.one(message(sequence, "inps").change());
+        assert!(matches!(again, Ok(Done::Repeated { sequence: first, .. }) if first == sequence));
+    }
+    assert_eq!(running.store.queue("inps").unwrap().waiting, 0);
+    running.writer.apply();
+    lab.disk.faults().full.store(0, Ordering::SeqCst);
+    running.done(message(9_999, "inps").change());
+    assert!(!running.store.health().full);
+    drop(running);
+    let running = lab.open();
+    assert_eq!(running.store.queue("inps").unwrap().waiting, 1);
+    assert!(spares(&lab) <= 2, "what is no longer needed went back: {}", spares(&lab));
+}
+
+fn sequence_of(done: Result<Done, Rejected>, number: u64) -> u64 {
+    sequence(&done.unwrap_or_else(|rejected| panic!("{number}: {rejected}")))
+}
+
+#[test]
+fn a_refusal_for_want_of_room_leaves_what_stands_beside_it_in_the_group() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    let large = |number| message(number, "inps").content(Bytes::from(vec![1; 200_000])).change();
+    running.commit((1..=4).map(large).collect());
+    lab.disk.faults().full.store(1, Ordering::SeqCst);
+    let answers = running.commit(vec![large(5), settle(1, Outcome::HandedOver), large(2)]);
+    assert_eq!(answers[0].as_ref().unwrap_err(), &Rejected::Full);
+    assert!(matches!(answers[1], Ok(Done::Settled { sequence: 5, .. })), "{answers:?}");
+    assert!(matches!(answers[2], Ok(Done::Repeated { sequence: 2, .. })), "{answers:?}");
+}
+
+#[test]
+fn a_spare_that_is_damaged_is_named_and_made_anew_and_never_becomes_a_segment() {
+    let lab = Lab::new();
+    lab.open().stop();
+    let spare = lab.path("journal/0000000000000001.spare");
+    lab.edit(&spare, |bytes| bytes[700_000] ^= 1);
+    let [finding] = verified(&lab).problems.try_into().unwrap();
+    assert_eq!((finding.file, finding.offset), (spare.clone(), Some(700_000)));
+    lab.edit(&spare, |bytes| bytes.truncate(9));
+    let mut running = lab.open();
+    assert_eq!(lab.disk.bytes(&spare).unwrap(), vec![0; 1024 * 1024]);
+    for number in 1..=8 {
+        running.done(message(number, "inps").content(Bytes::from(vec![1; 400_000])).change());
+    }
+    drop(running);
+    assert_eq!(lab.open().store.sequence(), 8);
+}
+
 #[test]
 fn a_closed_store_says_so() {
     let lab = Lab::new();
