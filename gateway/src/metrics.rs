@@ -112,6 +112,8 @@ pub struct Metrics {
     pub store_set_aside: Gauge,
     /// How often the outbox was rebuilt since start.
     pub store_rebuilds: Gauge,
+    /// 1 while the disk is full: nothing new is accepted, what waits is delivered and settled.
+    pub store_full: Gauge,
     /// Seconds that each verb took for a frame.
     pub seconds: Family<VerbLabel, Histogram, SecondsOf>,
     /// The same sums since start, for the operators' overview.
@@ -194,6 +196,7 @@ impl Metrics {
             store_facts: Gauge::default(),
             store_set_aside: Gauge::default(),
             store_rebuilds: Gauge::default(),
+            store_full: Gauge::default(),
             seconds: Family::new_with_constructor(SecondsOf(Seconds)),
             totals: Totals::default(),
         };
@@ -226,6 +229,11 @@ impl Metrics {
         registry.register("store_facts", "Facts in those groups", self.store_facts.clone());
         registry.register("store_set_aside", "Damaged rows and records set aside", self.store_set_aside.clone());
         registry.register("store_rebuilds", "Rebuilds of the outbox", self.store_rebuilds.clone());
+        registry.register(
+            "store_full",
+            "1 while the disk is full and nothing new is accepted",
+            self.store_full.clone(),
+        );
         registry.register("verb_seconds", "Seconds of each verb for a frame", self.seconds.clone());
     }
 

@@ -80,6 +80,7 @@ pub(crate) fn refresh_gauges(hub: &Hub) {
     hub.metrics.store_facts.set(gauge(health.facts));
     hub.metrics.store_set_aside.set(gauge(health.set_aside));
     hub.metrics.store_rebuilds.set(gauge(health.rebuilds));
+    hub.metrics.store_full.set(i64::from(health.full));
     for stats in hub.store.queues().unwrap_or_default() {
         let label = metrics::institution(&stats.queue);
         hub.metrics.waiting.get_or_create(&label).set(gauge(stats.waiting));

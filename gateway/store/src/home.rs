@@ -1,25 +1,26 @@
 //! The store's directory: its lock, what it is, whether it was left clean.
 //!
-//! Knows: `LOCK`, `store.toml`, the `clean` marker. Never knows: the journal's bytes or rows. Invariants: one process has a
+//! Knows: `LOCK`, `store.toml`, the order of a clean stop. Never knows: the journal's bytes or rows. Invariants: one process has a
 //! directory; one that is foreign, newer or of another role is refused before anything is changed; the marker is there only
 //! between a clean stop and the next opening.
 
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError},
+    sync::PoisonError,
 };
 
 use tramite_proto::ids::MessageId;
 
 use crate::{
     disk::{Disk, Lock, read_small, write_small},
-    error::{OpenError, ReadError},
+    error::{Damage, OpenError, ReadError},
     journal::{JournalWriter, io_error, io_failed},
     overlay::Rows,
     parts::Owner,
     project::row,
     rows::{self, IdRow},
+    seal,
     shared::Shared,
 };
 
@@ -27,7 +28,6 @@ use crate::{
 const FORMAT: u32 = 1;
 /// How often parts that nobody named are looked for.
 pub(crate) const SWEEP_EVERY_MS: i64 = 60 * 60 * 1000;
-const MARKER_BYTES: usize = 12;
 
 /// A directory that this process has.
 #[derive(Debug)]
@@ -44,20 +44,12 @@ impl Home {
     }
 
     pub(crate) fn outbox(&self) -> PathBuf {
-        outbox(&self.directory)
+        self.directory.join("outbox")
     }
 
     pub(crate) fn parts(&self) -> PathBuf {
         self.directory.join("parts")
     }
-}
-
-fn outbox(directory: &Path) -> PathBuf {
-    directory.join("outbox")
-}
-
-pub(crate) fn marker(directory: &Path) -> PathBuf {
-    outbox(directory).join("clean")
 }
 
 /// Takes a directory. With a role, a directory that is not a store yet becomes one; without, it is refused.
@@ -83,7 +75,7 @@ pub(crate) fn take(disk: &dyn Disk, directory: &Path, role: Option<&str>, new_id
                 return Err(foreign("it has a journal, but no store.toml".into()));
             }
             sync_above(disk, directory)?;
-            let text = format!("format = {FORMAT}\nstore_id = \"{}\"\nrole = \"{role}\"\n", hex::encode(new_id));
+            let text = identity_text(&new_id, role);
             write_small(disk, &identity, text.as_bytes()).map_err(io_failed("write", &identity))?;
             (new_id, role.to_owned())
         }
@@ -108,83 +100,52 @@ fn sync_above(disk: &dyn Disk, directory: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Reads store.toml. The version is asked first, as a newer one may have names that this program does not know.
+/// What store.toml says: `sum` is the CRC-32C of the lines before it.
+fn identity_text(store_id: &[u8; 16], role: &str) -> String {
+    let text = format!("format = {FORMAT}\nstore_id = \"{}\"\nrole = \"{role}\"\n", hex::encode(store_id));
+    let sum = crc32c::crc32c(text.as_bytes());
+    format!("{text}sum = \"{sum:08x}\"\n")
+}
+
+/// Reads store.toml. The version is asked first, as a newer one may have names that this program does not know. What this version
+/// wrote is known to the letter; a file without `sum` is of the time before it.
 fn read_identity(bytes: &[u8], directory: &Path) -> Result<([u8; 16], String), OpenError> {
-    let foreign =
-        |what: &str| OpenError::Foreign { directory: directory.to_owned(), what: format!("store.toml: {what}") };
-    let text = std::str::from_utf8(bytes).map_err(|_| foreign("not UTF-8"))?;
-    let table: toml::Table = text.parse().map_err(|_| foreign("not TOML"))?;
-    let format = table.get("format").and_then(toml::Value::as_integer).ok_or_else(|| foreign("no format"))?;
-    let found = u32::try_from(format).map_err(|_| foreign("no such format"))?;
+    let path = directory.join("store.toml");
+    let damaged = |offset: usize, what: &str| Damage { file: path.clone(), offset: offset as u64, what: what.into() };
+    let text = std::str::from_utf8(bytes).map_err(|e| damaged(e.valid_up_to(), "not UTF-8"))?;
+    let table: toml::Table =
+        text.parse().map_err(|e: toml::de::Error| damaged(e.span().map_or(0, |span| span.start), "not TOML"))?;
+    let format = table.get("format").and_then(toml::Value::as_integer).ok_or_else(|| damaged(0, "no format"))?;
+    let found = u32::try_from(format).ok().filter(|found| *found > 0).ok_or_else(|| damaged(0, "no such format"))?;
     if found > FORMAT {
         return Err(OpenError::Newer { directory: directory.to_owned(), found, known: FORMAT });
     }
-    if let Some(name) = table.keys().find(|name| !["format", "store_id", "role"].contains(&name.as_str())) {
-        return Err(foreign(&format!("unknown name {name}")));
-    }
-    let text = |name: &'static str| table.get(name).and_then(toml::Value::as_str).ok_or_else(|| foreign(name));
+    let value = |name: &'static str| table.get(name).and_then(toml::Value::as_str).ok_or_else(|| damaged(0, name));
     let mut store_id = [0; 16];
-    hex::decode_to_slice(text("store_id")?, &mut store_id).map_err(|_| foreign("store_id"))?;
-    Ok((store_id, text("role")?.to_owned()))
-}
-
-/// What the marker of a clean stop says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Marker {
-    /// The stop was not clean.
-    None,
-    /// One is there, and is not what was written.
-    Damaged,
-    /// The sequence after the last one.
-    Clean(u64),
-}
-
-/// Reads the marker.
-pub(crate) fn read_marker(disk: &dyn Disk, directory: &Path) -> Result<Marker, OpenError> {
-    let path = marker(directory);
-    let Some(bytes) = read_small(disk, &path).map_err(io_failed("read", &path))? else { return Ok(Marker::None) };
-    let sound = bytes.split_at_checked(MARKER_BYTES - 4).and_then(|(position, crc)| {
-        let sound = crc32c::crc32c(position).to_le_bytes() == crc;
-        sound.then(|| u64::from_le_bytes(position.try_into().unwrap_or_default()))
-    });
-    Ok(sound.map_or(Marker::Damaged, Marker::Clean))
-}
-
-/// The sequence after the last one, as a clean stop left it.
-pub(crate) fn clean_position(disk: &dyn Disk, directory: &Path) -> Result<Option<u64>, OpenError> {
-    Ok(match read_marker(disk, directory)? {
-        Marker::Clean(position) => Some(position),
-        Marker::None | Marker::Damaged => None,
-    })
-}
-
-/// Removes the marker durably: from here on a stop is unclean until it is said otherwise.
-pub(crate) fn remove_marker(disk: &dyn Disk, directory: &Path) -> Result<(), OpenError> {
-    let path = marker(directory);
-    let there = disk.info(&path).map_err(io_failed("read", &path))?.is_some();
-    if there {
-        disk.remove(&path).map_err(io_failed("remove", &path))?;
-        let folder = outbox(directory);
-        disk.sync_dir(&folder).map_err(io_failed("sync", &folder))?;
+    hex::decode_to_slice(value("store_id")?, &mut store_id).map_err(|_| damaged(0, "store_id"))?;
+    let role = value("role")?;
+    let whole = identity_text(&store_id, role);
+    let before = whole.split_inclusive('\n').take(3).map(str::len).sum();
+    if text != whole && whole.get(..before) != Some(text) {
+        let offset = text.bytes().zip(whole.bytes()).take_while(|(found, wanted)| found == wanted).count();
+        return Err(damaged(offset, "it is not what was written there").into());
     }
-    Ok(())
+    Ok((store_id, role.to_owned()))
 }
 
 /// Applies, erases and syncs everything, and says so.
 pub(crate) fn leave_clean(shared: &Shared, journal: &JournalWriter) -> Result<(), ReadError> {
     let position = shared.outbox.flush()?;
     shared.erase_finals();
-    let directory = &shared.options.directory;
-    let path = marker(directory);
+    let folder = shared.outbox.folder();
+    let failed = |e: &io::Error| io_error(&seal::marker(folder), e);
     if !shared.finals.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
-        return Err(io_error(&path, &io::Error::other("contents of final messages are still there")));
+        return Err(failed(&io::Error::other("contents of final messages are still there")));
     }
     shared.journal.sync_erased()?;
-    journal.sync_mark().map_err(|e| io_error(&path, &e))?;
-    let mut bytes = position.to_le_bytes().to_vec();
-    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-    let disk: &Arc<dyn Disk> = &shared.disk;
-    write_small(disk.as_ref(), &path, &bytes).map_err(|e| io_error(&path, &e))
+    journal.sync_mark().map_err(|e| failed(&e))?;
+    shared.outbox.close()?;
+    seal::write(shared.disk.as_ref(), folder, position).map_err(|e| failed(&e))
 }
 
 /// What has become of a message, for its parts.

@@ -269,6 +269,11 @@ impl Journal {
         self.segment_of(sequence).map_or_else(|| self.folder.clone(), |segment| segment.path.clone())
     }
 
+    /// The size that a segment's header says.
+    pub(crate) fn size_at(&self, path: &Path) -> Option<u64> {
+        self.segments().iter().find(|segment| segment.is_at(path)).map(|segment| segment.size)
+    }
+
     /// Bytes in all segments, holes counted.
     pub(crate) fn bytes(&self) -> u64 {
         self.segments().iter().map(|segment| segment.size).sum()

@@ -55,6 +55,7 @@ mod project;
 mod recent;
 mod refuse;
 mod rows;
+mod seal;
 mod shared;
 mod stat;
 mod store;

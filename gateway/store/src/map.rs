@@ -30,6 +30,10 @@ pub trait OrderedMap: Send + Sync + Debug {
     fn apply(&self, changes: &mut dyn Iterator<Item = RowChange>) -> Result<(), MapError>;
     /// Hands what was applied to the system; needed for a clean stop only.
     fn flush(&self) -> Result<(), MapError>;
+    /// Lets go of its files: nothing writes them from here on, and what is asked later may fail.
+    fn close(&self) -> Result<(), MapError> {
+        Ok(())
+    }
 }
 
 /// Opens and removes maps.

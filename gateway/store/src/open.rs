@@ -15,7 +15,7 @@ use std::{
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    error::{MapError, OpenError, ReadError},
+    error::{Damage, MapError, OpenError, ReadError},
     home::{self, Home},
     journal::{self, Group, Journal, Opened, Place, io_failed, read_failed},
     lanes::Lanes,
@@ -26,6 +26,7 @@ use crate::{
     project::queues_of,
     recent::RecentFacts,
     rows::{self, QueueRow},
+    seal::{self, Marker, Seal},
     shared::Shared,
     store::Store,
     writer::{COMMANDS_MAX, Writer},
@@ -52,16 +53,19 @@ pub(crate) fn open(options: Options, seams: Seams, home: Home) -> Result<(Store,
     for folder in [home.outbox(), home.parts()] {
         disk.create_dir(&folder).map_err(io_failed("make", &folder))?;
     }
-    let clean = home::clean_position(disk.as_ref(), &options.directory)?;
-    let (opened, base, rebuilt) = match clean {
-        Some(position) => open_clean(&options, &seams, &home, position)?,
-        None => {
+    let (opened, base, rebuilt) = match seal::read(disk.as_ref(), &home.outbox())? {
+        Marker::Clean(seal) => open_clean(&options, &seams, &home, &seal)?,
+        marker => {
             let (opened, base) = open_unclean(&options, &seams, &home)?;
-            let why = (!opened.created).then(|| "the process did not stop cleanly".to_owned());
+            let why = match marker {
+                Marker::Damaged => "the marker of its clean stop is damaged",
+                _ => "the process did not stop cleanly",
+            };
+            let why = (!opened.created).then(|| why.to_owned());
             (opened, base, why)
         }
     };
-    home::remove_marker(disk.as_ref(), &options.directory)?;
+    seal::remove(disk.as_ref(), &home.outbox())?;
     let mut opened = opened;
     opened.writer.begin(open_in(base.as_ref())?).map_err(io_failed("make the reserve in", &home.journal()))?;
     let (journal, end) = (Arc::clone(&opened.journal), opened.writer.next_sequence());
@@ -130,22 +134,41 @@ fn open_clean(
     options: &Options,
     seams: &Seams,
     home: &Home,
-    position: u64,
+    seal: &Seal,
 ) -> Result<(Opened, Base, Option<String>), OpenError> {
     let opened = journal::open(&seams.disk, &home.journal(), home.store_id, options.segment_bytes, None)?;
     let end = opened.writer.next_sequence();
-    let why = match trusted(seams, &home.outbox(), position, end) {
+    if seal.position > end {
+        return Err(shortened(&opened, seal.position).into());
+    }
+    let why = match trusted(seams, &home.outbox(), seal, end) {
         Ok(base) => return Ok((opened, base, None)),
         Err(MapError(why)) => why,
     };
-    home::remove_marker(seams.disk.as_ref(), &options.directory)?;
+    seal::remove(seams.disk.as_ref(), &home.outbox())?;
     let base = wiped(seams, &home.outbox())?;
-    rebuild(&opened.journal, base.as_ref(), end)?;
+    rebuild(&opened.journal, base.as_ref(), end).map_err(read_failed)?;
     Ok((opened, base, Some(why)))
 }
 
+/// The outbox was left at a later place than the journal has: an older journal, or one that lost its end.
+fn shortened(opened: &Opened, position: u64) -> Damage {
+    let end = opened.writer.next_sequence();
+    let what = format!(
+        "the journal ends before sequence {end}, and went on to {position} when the store was stopped; \
+         bring the later one back, or remove the outbox to go on without"
+    );
+    opened.writer.damage(&what)
+}
+
 /// The outbox, if it stands where the marker and the journal say.
-fn trusted(seams: &Seams, folder: &Path, marker: u64, end: u64) -> Result<Base, MapError> {
+fn trusted(seams: &Seams, folder: &Path, seal: &Seal, end: u64) -> Result<Base, MapError> {
+    let marker = seal.position;
+    // Asked of the files before the engine, which opens a damaged one and says nothing.
+    let changed = seal::check(seams.disk.as_ref(), folder, seal).map_err(|e| MapError(format!("its files: {e}")))?;
+    if let Some(damage) = changed {
+        return Err(MapError(damage.to_string()));
+    }
     let base = seams.maps.open(folder)?;
     let reached = base.get(rows::POSITION)?.map_or(1, |position| rows::number_at_end(&position));
     if marker == end && reached == end {

@@ -12,7 +12,7 @@
 //! up to a bound, while the disk has no room for another.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -86,6 +86,8 @@ pub(crate) struct Outbox {
     rebuilds: AtomicU64,
     /// The base is in memory, as the disk is full.
     stuck: AtomicBool,
+    /// The store was left clean.
+    closed: AtomicBool,
     /// Room that there must be before the base goes back to the disk.
     wanted: AtomicU64,
     signal: Mutex<Signal>,
@@ -159,6 +161,7 @@ impl Outbox {
             layers: RwLock::new(Layers { tail, tail_end, flushing, base, base_end, generation: 0 }),
             rebuilds: AtomicU64::new(0),
             stuck: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             wanted: AtomicU64::new(0),
             signal: Mutex::default(),
             work: Condvar::new(),
@@ -198,8 +201,21 @@ impl Outbox {
         read(&self.read())
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Lets go of the map for good. What is asked later fails.
+    pub(crate) fn close(&self) -> Result<(), MapError> {
+        self.closed.store(true, Ordering::Relaxed);
+        self.read().base.close()
+    }
+
     /// Wipes the map and replays the journal into a new one, unless somebody did since `generation`.
     fn heal(&self, error: &MapError, generation: u64) -> Result<(), MapError> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(MapError("the store is closed".into()));
+        }
         let mut layers = self.write();
         if layers.generation != generation {
             return Ok(());
@@ -222,7 +238,7 @@ impl Outbox {
     fn anew(&self, end: u64) -> Result<Arc<dyn OrderedMap>, MapError> {
         self.maps.wipe(&self.folder)?;
         let base = self.maps.open(&self.folder)?;
-        rebuild(&self.journal, base.as_ref(), end)?;
+        rebuild(&self.journal, base.as_ref(), end).map_err(|e| MapError(format!("cannot rebuild: {e}")))?;
         Ok(base)
     }
 
@@ -393,16 +409,15 @@ impl Outbox {
 }
 
 /// Replays the journal's facts before `end` into an empty map.
-pub(crate) fn rebuild(journal: &Journal, base: &dyn OrderedMap, end: u64) -> Result<(), MapError> {
-    let failed = |e: ReadError| MapError(format!("cannot rebuild: {e}"));
+pub(crate) fn rebuild(journal: &Journal, base: &dyn OrderedMap, end: u64) -> Result<(), ReadError> {
     let mut replay = Replay::new(base);
     let mut sequence = 1;
     while sequence < end {
-        let group = journal.group(sequence).map_err(failed)?;
-        replay.group(journal, &group).map_err(failed)?;
+        let group = journal.group(sequence)?;
+        replay.group(journal, &group)?;
         sequence = group.header.next_sequence();
     }
-    replay.finish()
+    Ok(replay.finish()?)
 }
 
 /// Facts on their way into a map, group by group.

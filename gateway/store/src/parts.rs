@@ -20,7 +20,7 @@ use tramite_proto::{
     clock::Clock,
     ids::{Digest, MessageId},
     parts::{PARTS_MAX, PLAIN_MAX},
-    pb::journal::v1::Accepted,
+    pb::journal::v1::{Accepted, Part},
 };
 
 use crate::{
@@ -177,14 +177,24 @@ impl Parts {
         id: MessageId,
         part: u32,
         offset: u64,
+        accepted: Option<Part>,
     ) -> Result<PartReader, PartError> {
         let parts = Arc::clone(self);
         blocking(move || {
+            let path = parts.path(&id, part);
             let length = parts.length(&id, part)?.ok_or(PartError::Missing { part })?;
+            if accepted.as_ref().is_some_and(|accepted| accepted.length != length) {
+                return Err(damaged(&path));
+            }
             if offset > length {
                 return Err(PartError::Mismatch { what: "the offset is beyond its end" });
             }
-            Ok(PartReader { file: parts.disk.open(&parts.path(&id, part), Access::Read)?, offset, length })
+            let file = parts.disk.open(&path, Access::Read)?;
+            let check = match accepted {
+                Some(accepted) => Some(Check { hash: hash(parts.disk.as_ref(), &path, offset)?, accepted, path }),
+                None => None,
+            };
+            Ok(PartReader { file, offset, length, check, failed: false })
         })
         .await
     }
@@ -195,7 +205,7 @@ impl Parts {
             return Ok(Some(*digest));
         }
         let Some(length) = self.length(&id, part)? else { return Ok(None) };
-        let digest = hash(self.disk.as_ref(), &self.path(&id, part), length)?;
+        let digest = digest(self.disk.as_ref(), &self.path(&id, part), length)?;
         self.checked().insert((id, part), digest);
         Ok(Some(digest))
     }
@@ -270,8 +280,13 @@ pub(crate) fn path(folder: &Path, id: &MessageId, part: u32) -> PathBuf {
     folder.join(format!("{id}.{part}"))
 }
 
-/// The digest of a part's file, read in pieces.
-pub(crate) fn hash(disk: &dyn Disk, path: &Path, length: u64) -> io::Result<Digest> {
+/// The digest of a part's file.
+pub(crate) fn digest(disk: &dyn Disk, path: &Path, length: u64) -> io::Result<Digest> {
+    Ok(finish(hash(disk, path, length)?))
+}
+
+/// The hash of so many bytes of a part's file, read in pieces.
+fn hash(disk: &dyn Disk, path: &Path, length: u64) -> io::Result<Context> {
     let file = disk.open(path, Access::Read)?;
     let mut hash = Context::new(&SHA256);
     let mut at = 0;
@@ -282,7 +297,13 @@ pub(crate) fn hash(disk: &dyn Disk, path: &Path, length: u64) -> io::Result<Dige
         hash.update(&bytes);
         at += piece as u64;
     }
-    Ok(finish(hash))
+    Ok(hash)
+}
+
+/// A part whose bytes are not those that were accepted is never given out whole.
+fn damaged(path: &Path) -> PartError {
+    tracing::error!(file = %path.display(), "a part is damaged: it is not given out");
+    PartError::Mismatch { what: "its bytes on the disk are not those that were accepted" }
 }
 
 /// Message and number in a part's name.
@@ -389,12 +410,27 @@ impl Drop for PartWriter {
     }
 }
 
-/// Gives a part out.
-#[derive(Debug)]
+/// Gives a part out. Its last bytes come only when all of them are what was accepted.
 pub struct PartReader {
     file: Arc<dyn DiskFile>,
     offset: u64,
     length: u64,
+    /// None: no message named it, or its hash is away while bytes are read.
+    check: Option<Check>,
+    failed: bool,
+}
+
+/// What a part is held against while it is given out.
+struct Check {
+    hash: Context,
+    accepted: Part,
+    path: PathBuf,
+}
+
+impl std::fmt::Debug for PartReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PartReader").field("offset", &self.offset).finish_non_exhaustive()
+    }
 }
 
 impl PartReader {
@@ -407,19 +443,32 @@ impl PartReader {
     /// The next up to `max` bytes; empty at the end.
     ///
     /// # Errors
-    /// The disk.
+    /// The disk, or the part is damaged.
     pub async fn next(&mut self, max: usize) -> Result<Bytes, PartError> {
+        if self.failed {
+            return Err(interrupted());
+        }
         let left = usize::try_from(self.length.saturating_sub(self.offset)).unwrap_or(usize::MAX);
         let mut bytes = vec![0; left.min(max)];
         if bytes.is_empty() {
             return Ok(Bytes::new());
         }
-        let (file, at) = (Arc::clone(&self.file), self.offset);
+        let (file, at, end) = (Arc::clone(&self.file), self.offset, self.length);
         self.offset = self.offset.saturating_add(bytes.len() as u64);
-        blocking(move || {
+        let (check, is_last) = (self.check.take(), self.offset == end);
+        // Also when this call is dropped halfway.
+        self.failed = true;
+        let (bytes, check) = blocking(move || {
             file.read_at(&mut bytes, at)?;
-            Ok(Bytes::from(bytes))
+            let Some(mut check) = check else { return Ok((bytes, None)) };
+            check.hash.update(&bytes);
+            if is_last && check.accepted.sha256 != finish(check.hash.clone()).as_bytes().as_slice() {
+                return Err(damaged(&check.path));
+            }
+            Ok((bytes, Some(check)))
         })
-        .await
+        .await?;
+        (self.check, self.failed) = (check, false);
+        Ok(Bytes::from(bytes))
     }
 }

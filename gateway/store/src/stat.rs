@@ -15,6 +15,7 @@ use crate::{
     map::{Maps as _, MemoryMaps, OrderedMap},
     outbox::Replay,
     rows::{self, ItemRow, QueueRow},
+    seal::{self, Marker},
 };
 
 /// Queues that are listed.
@@ -96,7 +97,7 @@ pub fn stat(directory: &Path) -> Result<Stat, OpenError> {
     let size = |folder: &Path, ending: Option<&str>| measure(folder, ending).map_err(io_failed("measure", folder));
     let mut found = Stat {
         role: home.role.clone(),
-        clean: matches!(home::read_marker(disk.as_ref(), directory)?, home::Marker::Clean(_)),
+        clean: matches!(seal::read(disk.as_ref(), &home.outbox())?, Marker::Clean(_)),
         segments: size(&home.journal(), Some("seg"))?,
         reserve: size(&home.journal(), Some(journal::SPARE_ENDING))?,
         outbox: size(&home.outbox(), None)?,

@@ -9,15 +9,17 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tramite_proto::{
     ids::{Digest, MessageId},
-    pb::journal::v1::Accepted,
+    pb::journal::v1::{Accepted, Part},
 };
 
 use crate::{
+    answer::accepted,
     change::{Change, Done, Rejected},
     error::{Poisoned, ReadError},
     overlay::Rows as _,
     parts::{PartError, PartInfo, PartReader, PartWriter},
-    rows,
+    project::{Facts as _, row},
+    rows::{self, IdRow},
     shared::Shared,
     writer::{Answers, Command, GROUP_CHANGES_MAX, WriterThread},
 };
@@ -187,12 +189,21 @@ impl Store {
         self.shared.parts.put(*id, part, length, sha256).await
     }
 
-    /// Reads a part from `offset`.
+    /// Reads a part from `offset`. One that a message names is held against what was accepted: its last bytes come only when all
+    /// agree.
     ///
     /// # Errors
-    /// It is not there, or the disk.
+    /// It is not there, damaged, or the disk.
     pub async fn part_reader(&self, id: &MessageId, part: u32, offset: u64) -> Result<PartReader, PartError> {
-        self.shared.parts.reader(*id, part, offset).await
+        let accepted = self.accepted_part(id, part).map_err(|e| PartError::Io(std::io::Error::other(e)))?;
+        self.shared.parts.reader(*id, part, offset, accepted).await
+    }
+
+    /// What a message that was accepted says of a part.
+    fn accepted_part(&self, id: &MessageId, part: u32) -> Result<Option<Part>, ReadError> {
+        let Some(row) = row::<IdRow>(&self.shared.outbox, &rows::id(id.as_bytes()))? else { return Ok(None) };
+        let fact = self.shared.fact(row.sequence)?;
+        Ok(accepted(&fact).and_then(|accepted| accepted.parts.iter().find(|named| named.part == part)).cloned())
     }
 
     /// The length of a part that is there.

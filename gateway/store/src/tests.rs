@@ -42,6 +42,8 @@ mod parts;
 mod process;
 mod queues;
 mod recovery;
+mod regions;
+mod sled_files;
 
 /// When every test begins.
 pub(crate) const T0: i64 = 1_800_000_000_000;

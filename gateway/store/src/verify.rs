@@ -33,6 +33,7 @@ use crate::{
     outbox::Replay,
     overlay::successor,
     parts, rows,
+    seal::{self, Marker, Seal},
 };
 
 /// Rows compared in one go.
@@ -180,13 +181,16 @@ fn check(
     let expected = MemoryMaps::new().open(Path::new("expected"))?;
     let journal = Journal::new(Arc::clone(disk), home.journal(), home.store_id);
     let mut needed = Needed::default();
-    let marker = home::read_marker(disk.as_ref(), directory)?;
-    found.clean = matches!(marker, home::Marker::Clean(_));
+    let marker = seal::read(disk.as_ref(), &home.outbox())?;
+    found.clean = matches!(marker, Marker::Clean(_));
     let inspected = match read_groups(&journal, expected.as_ref(), &mut needed, found, watch) {
         Ok(inspected) => inspected,
-        Err(error) => return found.failed(error),
+        Err(error) => {
+            let failed = found.failed(cut_short(disk.as_ref(), &journal, error));
+            found.problems.sort_by_key(|finding| (finding.groups, finding.offset));
+            return failed;
+        }
     };
-    needed.report(found);
     for (segment, end) in &inspected.ends {
         // Behind a torn tail something stands by its nature.
         let torn = inspected.torn.as_ref().is_some_and(|torn| torn.offset == *end && segment.is_at(&torn.file));
@@ -202,13 +206,30 @@ fn check(
         check_part(disk.as_ref(), &home, &message, &part, found);
     }
     match marker {
-        home::Marker::None => {}
-        home::Marker::Damaged => found.note(&home::marker(directory), Some(0), "the marker's checksum is wrong"),
-        home::Marker::Clean(clean) => {
-            check_outbox(clean, inspected.next_sequence, expected.as_ref(), maps, &home, found)
+        Marker::None => {}
+        Marker::Damaged => found.note(&seal::marker(&home.outbox()), Some(0), "the marker's checksum is wrong"),
+        Marker::Clean(seal) => {
+            let (end, leftovers) = (inspected.next_sequence, needed.leftovers);
+            let kept = Kept { home: &home, seal, end, leftovers };
+            check_outbox(disk.as_ref(), maps, &kept, expected.as_ref(), found);
         }
     }
+    // In the order of the journal, and then the rest.
+    found.problems.sort_by_key(|finding| (finding.groups, finding.offset));
     Ok(())
+}
+
+/// Where a segment's file ends early, that is where the damage begins.
+fn cut_short(disk: &dyn Disk, journal: &Journal, error: OpenError) -> OpenError {
+    let OpenError::Damaged(damage) = error else { return error };
+    let size = journal.size_at(&damage.file);
+    match (size, disk.info(&damage.file)) {
+        (Some(size), Ok(Some(info))) if info.length < size => {
+            let what = format!("the file ends here, and its header says {size} bytes: {}", damage.what);
+            OpenError::Damaged(Damage { offset: info.length, what, ..damage })
+        }
+        _ => OpenError::Damaged(damage),
+    }
 }
 
 /// What messages that are not final need, met while the journal is read.
@@ -217,14 +238,16 @@ struct Needed {
     /// Contents, by the sequence of their message.
     contents: BTreeMap<u64, Content>,
     parts: BTreeMap<u64, Vec<(MessageId, Part)>>,
+    /// Bytes of contents that should be gone; wrong after a clean stop.
+    leftovers: Vec<Finding>,
 }
 
-/// What stands where a content was written.
+/// What stands where a content was written, and the finding that it is unless its message turns out to be final.
 #[derive(Debug)]
 enum Content {
     Sound,
-    /// Wrong, unless its message turns out to be final.
-    Unsound(Box<Finding>),
+    Zeros(Box<Finding>),
+    Wrong(Box<Finding>),
 }
 
 impl Needed {
@@ -245,12 +268,16 @@ impl Needed {
                 }
                 Err(error) => {
                     let file = journal.path_of(sequence);
-                    let what = match error {
-                        ReadError::Erased(_) => format!("the content of {sequence} is zeros, and still needed"),
-                        ReadError::Damaged(_) => format!("the checksum of the content of {sequence} is wrong"),
-                        other => other.to_string(),
-                    };
-                    Content::Unsound(Box::new(found.finding(&file, Some(place.offset), what)))
+                    let finding = |what| Box::new(found.finding(&file, Some(place.offset), what));
+                    match error {
+                        ReadError::Erased(_) => {
+                            Content::Zeros(finding(format!("the content of {sequence} is zeros, and still needed")))
+                        }
+                        ReadError::Damaged(_) => {
+                            Content::Wrong(finding(format!("the checksum of the content of {sequence} is wrong")))
+                        }
+                        other => Content::Wrong(finding(other.to_string())),
+                    }
                 }
             };
             self.contents.insert(sequence, content);
@@ -258,22 +285,34 @@ impl Needed {
     }
 
     /// A message is final: nothing of it is needed any more.
-    fn over(&mut self, sequence: u64, found: &mut Verification) {
+    fn over(&mut self, journal: &Journal, sequence: u64, found: &mut Verification) {
         self.parts.remove(&sequence);
         match self.contents.remove(&sequence) {
+            Some(Content::Zeros(_)) => found.erased += 1,
+            Some(Content::Wrong(finding)) => {
+                found.leftover += 1;
+                let what = format!("bytes stand where the content of {sequence} was erased");
+                self.leftovers.push(Finding { what, ..*finding });
+            }
             Some(Content::Sound) => {
                 found.contents = found.contents.saturating_sub(1);
                 found.leftover += 1;
+                let what = format!("the content of {sequence} is there, and its message is final");
+                self.leftovers.push(found.finding(&journal.path_of(sequence), None, what));
             }
-            Some(Content::Unsound(_)) => found.erased += 1,
             None => {}
         }
+        self.leftovers.truncate(FINDINGS_MAX);
     }
 
-    fn report(&mut self, found: &mut Verification) {
+    /// Notes the contents that are needed and not what they must be. Where the walk ended early, zeros may be an erased content whose
+    /// end was not reached.
+    fn report(&mut self, whole: bool, found: &mut Verification) {
         for content in std::mem::take(&mut self.contents).into_values() {
-            if let Content::Unsound(finding) = content {
-                found.keep(*finding);
+            match content {
+                Content::Wrong(finding) => found.keep(*finding),
+                Content::Zeros(finding) if whole => found.keep(*finding),
+                Content::Zeros(_) | Content::Sound => {}
             }
         }
     }
@@ -295,7 +334,7 @@ fn read_groups(
         found.facts += u64::from(group.header.count);
         needed.group(journal, group, found);
         for sequence in effects.finals {
-            needed.over(sequence, found);
+            needed.over(journal, sequence, found);
         }
         if let Err(ReadError::Damaged(damage)) = journal.check_padding(group) {
             found.damaged(&damage);
@@ -304,10 +343,7 @@ fn read_groups(
         Ok(())
     };
     let inspected = journal::inspect(journal, &mut visit);
-    // Also when the walk ended early: what was needed until there is reported.
-    if inspected.is_err() {
-        needed.report(found);
-    }
+    needed.report(inspected.is_ok(), found);
     let inspected = inspected?;
     replay.finish()?;
     Ok(inspected)
@@ -325,23 +361,31 @@ fn check_part(disk: &dyn Disk, home: &Home, message: &MessageId, part: &Part, fo
         let what = format!("the part has {length} bytes, and {} were accepted", part.length);
         return found.note(&path, Some(length.min(part.length)), what);
     }
-    match parts::hash(disk, &path, length) {
+    match parts::digest(disk, &path, length) {
         Ok(digest) if part.sha256 == digest.as_bytes().as_slice() => found.parts += 1,
         Ok(_) => found.note(&path, Some(0), "the part's digest is not the one that was accepted"),
         Err(error) => found.note(&path, None, format!("cannot read it: {error}")),
     }
 }
 
+/// An outbox that was left clean, and where the journal ends.
+struct Kept<'a> {
+    home: &'a Home,
+    seal: Seal,
+    end: u64,
+    leftovers: Vec<Finding>,
+}
+
 /// Checks an outbox that was left clean.
 fn check_outbox(
-    position: u64,
-    end: u64,
-    expected: &dyn OrderedMap,
+    disk: &dyn Disk,
     maps: &dyn Maps,
-    home: &Home,
+    kept: &Kept<'_>,
+    expected: &dyn OrderedMap,
     found: &mut Verification,
 ) {
-    let marker = home::marker(&home.directory);
+    let Kept { home, seal, end, leftovers } = kept;
+    let (marker, position, end) = (seal::marker(&home.outbox()), seal.position, *end);
     if position > end {
         let what = format!("the outbox was left before sequence {position}, and the journal ends before {end}");
         return found.note(&marker, Some(0), what);
@@ -351,9 +395,12 @@ fn check_outbox(
         found.clean = false;
         return;
     }
-    if found.leftover > 0 {
-        let what = format!("{} contents of final messages are there, and none was when it stopped", found.leftover);
-        found.note(&home.journal(), None, what);
+    leftovers.iter().for_each(|finding| found.keep(finding.clone()));
+    // Where a file is not as it was left, its rows need not be asked.
+    match seal::check(disk, &home.outbox(), seal) {
+        Ok(None) => {}
+        Ok(Some(damage)) => return found.damaged(&damage),
+        Err(error) => return found.note(&home.outbox(), None, format!("its files cannot be read: {error}")),
     }
     if let Err(MapError(what)) = compare(expected, maps, &home.outbox(), found) {
         found.note(&home.outbox(), None, format!("the outbox cannot be read: {what}"));
@@ -408,7 +455,7 @@ impl Notary for NoNotary {
 pub fn rebuild(directory: &Path) -> Result<Recovery, OpenError> {
     let seams = Seams::real(Arc::new(SystemClock), Arc::new(NoNotary));
     let home = home::take(seams.disk.as_ref(), directory, None, [0; 16])?;
-    home::remove_marker(seams.disk.as_ref(), directory)?;
+    seal::remove(seams.disk.as_ref(), &home.outbox())?;
     let mut options = Options::new(directory, home.role.clone());
     let journal = Journal::new(Arc::clone(&seams.disk), home.journal(), home.store_id);
     // A segment of a group that is larger than any has its own size.

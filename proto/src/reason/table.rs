@@ -139,7 +139,7 @@ reasons! {
         RateLimited = "RATE_LIMITED", ResourceExhausted, AfterMs(1_000), "Too many requests; slow down.";
         ShuttingDown = "SHUTTING_DOWN", Unavailable, AfterMs(1_000), "The node is stopping; connect again.";
         GatewayUnavailable = "GATEWAY_UNAVAILABLE", Unavailable, AfterMs(5_000), "The adapter has no connection to its gateway and needs one for this.";
-        StoreFull = "STORE_FULL", ResourceExhausted, AfterMs(60_000), "The node's disk or queue is full, and nothing was accepted; what waits is still delivered. Try again later: whoever runs the node makes room on its disk.";
+        StoreFull = "STORE_FULL", ResourceExhausted, AfterMs(60_000), "The node's disk or queue is full; nothing was accepted. Try later: whoever runs the node makes room.";
         StoreFailed = "STORE_FAILED", Unavailable, AfterMs(5_000), "The disk failed a write; nothing was accepted and the node stops.";
         Internal = "INTERNAL", Internal, AfterMs(5_000), "A fault of the node itself; its log says more.";
         AuditNotYetServed = "AUDIT_NOT_YET_SERVED", Unimplemented, Never, "The audit log is not served by this version.";

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     disk::{Access, Disk, DiskFile},
-    error::Poisoned,
+    error::{Damage, Poisoned},
 };
 
 /// Appends groups. One in a process.
@@ -77,6 +77,11 @@ impl JournalWriter {
     pub(crate) fn group_bytes(&self, usual: usize) -> usize {
         let half = usize::try_from(self.segment_bytes / 2).unwrap_or(usize::MAX);
         if self.reserve.is_tight() { usual.min(half) } else { usual }
+    }
+
+    /// Names the place where the journal ends.
+    pub(crate) fn damage(&self, what: &str) -> Damage {
+        self.segment.damage(self.offset, what)
     }
 
     /// Appends one group and syncs it. Returns where the contents stand, for each fact.

@@ -33,6 +33,8 @@ use crate::{
 
 /// What is read at once where the end of a journal is searched.
 const SEARCH_BYTES: usize = 64 * 1024;
+/// Segments are configured in these.
+const SPARE_UNIT: u64 = 1024 * 1024;
 /// Compared with, which is faster than looking at each byte.
 static ZEROS: [u8; SEARCH_BYTES] = [0; SEARCH_BYTES];
 
@@ -105,6 +107,12 @@ pub(crate) fn check_spares(journal: &Journal) -> Result<Vec<Damage>, OpenError> 
         }
         let file = journal.disk.open(&path, Access::Read).map_err(io_failed("open", &path))?;
         let length = file.length().map_err(io_failed("measure", &path))?;
+        // The size may have been changed since; any is whole mebibytes.
+        if length == 0 || !length.is_multiple_of(SPARE_UNIT) {
+            let what = format!("a spare segment has {length} bytes; the next start makes it anew");
+            found.push(Damage { file: path, offset: length, what });
+            continue;
+        }
         if let Some(offset) = first_byte_of(file.as_ref(), 0, length).map_err(io_failed("read", &path))? {
             found.push(Damage {
                 file: path,
@@ -215,10 +223,15 @@ fn walk(journal: &Journal, mark: Mark, mut visitor: Option<&mut Visitor<'_>>) ->
     let mut walk = Walk { journal, mark, next_sequence: first, next_group, suspects: Vec::new() };
     let (mut last, mut ends) = (None, Vec::new());
     for (i, segment) in segments.iter().enumerate().skip(from) {
-        let is_last = i + 1 == segments.len();
-        let access = if is_last { Access::Write } else { Access::Read };
+        let following = segments.get(i + 1);
+        let access = if following.is_none() { Access::Write } else { Access::Read };
         let file = journal.open_segment(segment, access).map_err(read_failed)?;
-        let end = walk.segment(segment, file.as_ref(), is_last, from > 0, &mut visitor)?;
+        let end = walk.segment(segment, file.as_ref(), following.is_none(), from > 0, &mut visitor)?;
+        if let Some(following) = following.filter(|following| following.first != walk.next_sequence) {
+            let (next, first) = (walk.next_sequence, following.first);
+            let what = format!("the segment breaks off before sequence {next}, and the next one begins with {first}");
+            return Err(segment.damage(end.offset, &what).into());
+        }
         ends.push((Arc::clone(segment), end.offset));
         last = Some((Arc::clone(segment), file, end));
     }
@@ -290,10 +303,6 @@ impl Walk<'_> {
         joins: bool,
         visitor: &mut Option<&mut Visitor<'_>>,
     ) -> Result<End, OpenError> {
-        if segment.first != self.next_sequence {
-            let what = format!("sequences {} to {} are missing before it", self.next_sequence, segment.first - 1);
-            return Err(segment.damage(0, &what).into());
-        }
         let mut offset = SEGMENT_HEADER_BYTES as u64;
         let mut first = joins;
         let torn = loop {

@@ -9,7 +9,7 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use bytes::Bytes;
@@ -28,7 +28,8 @@ pub struct SledMaps {
 }
 
 struct SledMap {
-    db: sled::Db,
+    /// None: closed.
+    db: RwLock<Option<sled::Db>>,
     folder: PathBuf,
     /// It goes with this map.
     is_copy: bool,
@@ -54,7 +55,7 @@ impl SledMaps {
         let config =
             sled::Config::new().path(folder).cache_capacity(self.cache_bytes).flush_every_ms(Some(FLUSH_EVERY_MS));
         let db = guarded("open", || config.open())?;
-        Ok(Arc::new(SledMap { db, folder: folder.to_owned(), is_copy }))
+        Ok(Arc::new(SledMap { db: RwLock::new(Some(db)), folder: folder.to_owned(), is_copy }))
     }
 }
 
@@ -73,6 +74,22 @@ fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
         if path.is_dir() { copy_all(&path, &target)? } else { fs::copy(&path, &target).map(drop)? }
     }
     Ok(())
+}
+
+impl SledMap {
+    fn sync(&self) -> Result<(), MapError> {
+        let synced =
+            [self.folder.join("db"), self.folder.clone()].iter().try_for_each(|path| File::open(path)?.sync_all());
+        synced.map_err(|e| MapError(format!("sync: {e}")))
+    }
+
+    /// A call on the map, unless it is closed.
+    fn asked<T>(&self, what: &str, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, MapError> {
+        match self.db.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            Some(db) => guarded(what, || call(db)),
+            None => Err(MapError(format!("{what}: it is closed"))),
+        }
+    }
 }
 
 impl Drop for SledMap {
@@ -114,15 +131,15 @@ impl Maps for SledMaps {
 
 impl OrderedMap for SledMap {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MapError> {
-        guarded("get", || Ok(self.db.get(key)?.map(|value| Bytes::copy_from_slice(&value))))
+        self.asked("get", |db| Ok(db.get(key)?.map(|value| Bytes::copy_from_slice(&value))))
     }
 
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, MapError> {
         if from >= to {
             return Ok(Vec::new());
         }
-        guarded("scan", || {
-            let pairs = self.db.range::<&[u8], _>(from..to).take(limit);
+        self.asked("scan", |db| {
+            let pairs = db.range::<&[u8], _>(from..to).take(limit);
             pairs.map(|pair| pair.map(|(key, value)| (key.to_vec(), Bytes::copy_from_slice(&value)))).collect()
         })
     }
@@ -135,14 +152,22 @@ impl OrderedMap for SledMap {
                 None => batch.remove(key),
             }
         }
-        guarded("apply", || self.db.apply_batch(batch))
+        self.asked("apply", |db| db.apply_batch(batch))
+    }
+
+    /// sled goes on tidying up its file as long as it is open.
+    fn close(&self) -> Result<(), MapError> {
+        let db = self.db.write().unwrap_or_else(PoisonError::into_inner).take();
+        guarded("close", || {
+            drop(db);
+            Ok(())
+        })?;
+        self.sync()
     }
 
     fn flush(&self) -> Result<(), MapError> {
-        guarded("flush", || self.db.flush().map(drop))?;
+        self.asked("flush", |db| db.flush().map(drop))?;
         // sled's own flush is no barrier: without this a power cut after a clean stop would take the rows and leave the marker.
-        let synced =
-            [self.folder.join("db"), self.folder.clone()].iter().try_for_each(|path| File::open(path)?.sync_all());
-        synced.map_err(|e| MapError(format!("sync: {e}")))
+        self.sync()
     }
 }

@@ -284,3 +284,101 @@ fn a_batch_on_its_way_into_a_map_that_is_replaced_goes_into_the_new_one() {
     assert_eq!(running.store.health().rebuilds, 1);
     assert_eq!(running.rows(), rows);
 }
+
+/// A map on a disk that may be full: then it fails, and stays failed for reading too, as sled does.
+#[derive(Debug)]
+struct Cramped {
+    inner: Arc<dyn OrderedMap>,
+    disk: SimulatedDisk,
+    broken: AtomicBool,
+}
+
+#[derive(Debug, Clone)]
+struct CrampedMaps {
+    inner: MemoryMaps,
+    disk: SimulatedDisk,
+}
+
+impl Cramped {
+    fn room(&self, writes: bool) -> Result<(), MapError> {
+        if writes && self.disk.faults().full.load(Ordering::SeqCst) != 0 {
+            self.broken.store(true, Ordering::SeqCst);
+        }
+        if self.broken.load(Ordering::SeqCst) { Err(MapError("no space left on device".into())) } else { Ok(()) }
+    }
+}
+
+impl OrderedMap for Cramped {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MapError> {
+        self.room(false).and_then(|()| self.inner.get(key))
+    }
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, MapError> {
+        self.room(false).and_then(|()| self.inner.scan(from, to, limit))
+    }
+    fn apply(&self, changes: &mut dyn Iterator<Item = RowChange>) -> Result<(), MapError> {
+        self.room(true).and_then(|()| self.inner.apply(changes))
+    }
+    fn flush(&self) -> Result<(), MapError> {
+        self.room(true)
+    }
+}
+
+impl Maps for CrampedMaps {
+    fn open(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, MapError> {
+        let (inner, disk) = (self.inner.open(folder)?, self.disk.clone());
+        Ok(Arc::new(Cramped { inner, disk, broken: AtomicBool::new(false) }))
+    }
+    fn wipe(&self, folder: &Path) -> Result<(), MapError> {
+        self.inner.wipe(folder)
+    }
+}
+
+#[test]
+fn an_outbox_whose_disk_is_full_is_kept_in_memory_until_there_is_room() {
+    let lab = Lab::new();
+    let maps = CrampedMaps { inner: lab.maps.clone(), disk: lab.disk.clone() };
+    let open = || {
+        let seams = Seams { maps: Arc::new(maps.clone()), ..lab.seams() };
+        let (store, writer, recovery) = lab.options.clone().open(seams).unwrap();
+        Running { store, writer, recovery }
+    };
+    let mut running = open();
+    running.commit((1..=50).map(|number| message(number, "inps").order("talk").change()).collect());
+    running.writer.apply();
+    lab.disk.faults().full.store(1, Ordering::SeqCst);
+    for sequence in 1..=20 {
+        running.done(settle(sequence, Outcome::HandedOver));
+        running.writer.apply();
+        assert_eq!(running.leasable("inps"), [sequence + 1]);
+    }
+    assert!(running.writer.shared.outbox.is_stuck() && !running.store.health().failed);
+    assert_eq!(running.store.health().rebuilds, 1, "once, not again and again");
+    assert_eq!(running.one(message(60, "inps").change()).unwrap_err(), Rejected::Full);
+    assert!(matches!(running.one(message(7, "inps").order("talk").change()), Ok(Done::Repeated { sequence: 7, .. })));
+    let rows = running.rows();
+    lab.disk.faults().full.store(0, Ordering::SeqCst);
+    running.writer.apply();
+    assert!(!running.writer.shared.outbox.is_stuck());
+    assert_eq!(running.rows(), rows, "back on the disk, equal row by row");
+    running.done(message(60, "inps").change());
+    running.stop();
+    let mut running = open();
+    assert_eq!(running.recovery.rebuilt, None);
+    // Stopped while it is in memory: not left clean, and so made anew.
+    lab.disk.faults().full.store(1, Ordering::SeqCst);
+    running.done(settle(21, Outcome::HandedOver));
+    let rows = running.rows();
+    running.stop();
+    lab.disk.faults().full.store(0, Ordering::SeqCst);
+    let running = open();
+    assert!(running.recovery.rebuilt.is_some());
+    assert_eq!(running.rows(), rows);
+}
+
+#[test]
+fn rows_in_memory_have_a_bound() {
+    let map = crate::map::MemoryMap::bounded(2);
+    let row = |number: u64| (rows::number(number).to_vec(), Some(Bytes::new()));
+    map.apply(&mut (0..3).map(row)).unwrap();
+    assert!(map.apply(&mut (3..4).map(row)).is_err());
+}

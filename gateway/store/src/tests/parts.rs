@@ -9,7 +9,7 @@ fn message_id(number: u64) -> MessageId {
     MessageId::from_bytes(&id(number)).unwrap()
 }
 
-async fn put(store: &Store, number: u64, part: u32, bytes: &[u8]) -> Result<(), PartError> {
+pub(super) async fn put(store: &Store, number: u64, part: u32, bytes: &[u8]) -> Result<(), PartError> {
     let mut writer = store.put_part(&message_id(number), part, bytes.len() as u64, Digest::of(bytes)).await?;
     for piece in bytes.chunks(1000) {
         writer.write(Bytes::copy_from_slice(piece)).await?;
@@ -17,12 +17,12 @@ async fn put(store: &Store, number: u64, part: u32, bytes: &[u8]) -> Result<(), 
     writer.finish().await
 }
 
-fn named(part: u32, bytes: &[u8]) -> Part {
+pub(super) fn named(part: u32, bytes: &[u8]) -> Part {
     Part { part, length: bytes.len() as u64, sha256: Bytes::copy_from_slice(Digest::of(bytes).as_bytes()) }
 }
 
 /// Asks while the writer steps: checking parts needs a thread of the runtime.
-async fn ask(running: &mut Running, change: Change) -> Result<Done, Rejected> {
+pub(super) async fn ask(running: &mut Running, change: Change) -> Result<Done, Rejected> {
     let store = running.store.clone();
     let asked = tokio::spawn(async move { store.commit(vec![change]).await.remove(0) });
     while !asked.is_finished() {

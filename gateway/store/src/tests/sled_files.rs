@@ -1,0 +1,187 @@
+//! The outbox's own files on the system's disk, damaged, deleted, or of an older day: rebuilt, equal row by row.
+
+use std::fs;
+
+use super::*;
+use crate::{rebuild, verify};
+
+struct Site {
+    folder: tempfile::TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    fn outbox(&self) -> PathBuf {
+        self.store().join("outbox")
+    }
+
+    fn open(&self) -> Running {
+        let options =
+            Options { segment_bytes: crate::options::SEGMENT_BYTES_MIN, ..Options::new(self.store(), "gateway") };
+        let seams = Seams::real(Arc::new(ManualClock::new(T0)), Arc::new(TestNotary::default()));
+        let (store, writer, recovery) = options.open(seams).unwrap();
+        Running { store, writer, recovery }
+    }
+}
+
+fn change(number: u64) -> Change {
+    let sign = vec![(Slot::Evidence, bytes(&format!("evidence of {number}")))];
+    Message { sign, ..message(number, "inps").order("talk") }.change()
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// A store in which some hundred wait and some are final, stopped in order; its rows.
+fn left_clean(site: &Site) -> Vec<Pair> {
+    let mut running = site.open();
+    running.commit((1..=300).map(change).collect());
+    running.writer.apply();
+    running.commit((1..=40).map(|sequence| settle(sequence, Outcome::HandedOver)).collect());
+    running.writer.apply();
+    let rows = running.rows();
+    running.stop();
+    rows
+}
+
+#[test]
+fn a_clean_stop_is_trusted_however_often_it_comes() {
+    let site = Site::new();
+    left_clean(&site);
+    for round in 0..30 {
+        let mut running = site.open();
+        assert_eq!(running.recovery.rebuilt, None, "round {round}");
+        running.commit((0..20).map(|i| change(1_000 + round * 20 + i)).collect());
+        if round.is_multiple_of(3) {
+            running.writer.apply();
+        }
+        running.stop();
+    }
+    assert_eq!(verify(&site.store()).unwrap().problems, Vec::new());
+    assert_eq!(site.open().recovery.rebuilt, None, "verify has changed nothing");
+}
+
+#[test]
+fn a_bit_or_a_cut_anywhere_in_the_outboxs_files_is_named_and_the_outbox_is_made_anew() {
+    let site = Site::new();
+    let rows = left_clean(&site);
+    let kept = Site::new();
+    copy(&site.store(), &kept.store());
+    let files: Vec<_> = fs::read_dir(site.outbox()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let files: Vec<_> = files.into_iter().filter(|path| path.is_file()).collect();
+    assert!(files.len() >= 3, "{files:?}");
+    for file in files {
+        let whole = fs::read(&file).unwrap();
+        let places = (0..12).map(|i| whole.len() * i / 12).chain([whole.len() - 1]);
+        for (at, cut) in places.flat_map(|at| [(at, false), (at, true)]) {
+            let what = format!("{} at {at}, {}", file.display(), if cut { "cut" } else { "flipped" });
+            fs::remove_dir_all(site.store()).unwrap();
+            copy(&kept.store(), &site.store());
+            let mut bytes = whole.clone();
+            if cut {
+                bytes.truncate(at)
+            } else {
+                bytes[at] ^= 0x04
+            }
+            fs::write(&file, bytes).unwrap();
+            let found = verify(&site.store()).unwrap();
+            let finding = found.problems.first().unwrap_or_else(|| panic!("{what}: not found"));
+            assert_eq!((finding.file.as_path(), finding.offset.is_some()), (file.as_path(), true), "{what}: {finding}");
+            let running = site.open();
+            assert!(running.recovery.rebuilt.is_some(), "{what}");
+            assert_eq!(running.rows(), rows, "{what}");
+            drop(running);
+        }
+    }
+}
+
+#[test]
+fn an_outbox_of_an_older_day_is_made_anew_equal_row_by_row() {
+    let site = Site::new();
+    left_clean(&site);
+    let older = site.folder.path().join("older");
+    copy(&site.outbox(), &older);
+    let mut running = site.open();
+    running.commit((301..=350).map(change).collect());
+    running.commit((50..=60).map(|sequence| settle(sequence, Outcome::Refused)).collect());
+    let rows = running.rows();
+    running.stop();
+    fs::remove_dir_all(site.outbox()).unwrap();
+    copy(&older, &site.outbox());
+    let found = verify(&site.store()).unwrap();
+    assert_eq!((found.problems.len(), found.clean), (0, false), "older is no damage: {found:?}");
+    let running = site.open();
+    assert!(running.recovery.rebuilt.as_ref().is_some_and(|why| why.contains("stands")), "{:?}", running.recovery);
+    assert_eq!(running.rows(), rows);
+    running.stop();
+    assert_eq!(rebuild(&site.store()).unwrap().sequence, 401);
+    assert_eq!(site.open().rows(), rows);
+}
+
+#[test]
+fn a_journal_of_an_older_day_is_refused_as_it_would_lose_what_was_acknowledged() {
+    let site = Site::new();
+    left_clean(&site);
+    let (journal, older) = (site.store().join("journal"), site.folder.path().join("older"));
+    copy(&journal, &older);
+    let mut running = site.open();
+    running.commit((301..=302).map(change).collect());
+    running.stop();
+    fs::remove_dir_all(&journal).unwrap();
+    copy(&older, &journal);
+    let found = verify(&site.store()).unwrap();
+    assert_eq!(found.problems.len(), 1, "{found:?}");
+    let options = Options { segment_bytes: crate::options::SEGMENT_BYTES_MIN, ..Options::new(site.store(), "gateway") };
+    let seams = || Seams::real(Arc::new(ManualClock::new(T0)), Arc::new(TestNotary::default()));
+    let refused = options.clone().open(seams()).map(drop).unwrap_err();
+    assert!(matches!(&refused, OpenError::Damaged(damage) if damage.what.contains("went on to")), "{refused}");
+}
+
+#[test]
+fn when_all_content_is_erased_and_the_outbox_is_gone_every_repeat_gets_its_original_answer() {
+    let site = Site::new();
+    let mut running = site.open();
+    let answers = running.commit((1..=100).map(change).collect());
+    let original: Vec<Arc<Fact>> = answers
+        .into_iter()
+        .map(|answer| match answer.unwrap() {
+            Done::Accepted { fact, .. } => fact,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    running.commit((1..=100).map(|sequence| settle(sequence, Outcome::HandedOver)).collect());
+    running.writer.apply();
+    let rows = running.rows();
+    running.stop();
+    let found = verify(&site.store()).unwrap();
+    assert_eq!((found.contents, found.leftover, found.erased, found.problems.len()), (0, 0, 100, 0), "{found:?}");
+    fs::remove_dir_all(site.outbox()).unwrap();
+    let mut running = site.open();
+    assert_eq!(running.rows(), rows);
+    for (number, original) in (1..=100).zip(&original) {
+        match running.one(change(number)).unwrap() {
+            Done::Repeated { sequence, fact } => {
+                assert_eq!(sequence, number);
+                assert_eq!(accepted_of(&fact).evidence, accepted_of(original).evidence, "the evidence, byte by byte");
+                assert_eq!(&fact, original);
+            }
+            other => panic!("{number}: {other:?}"),
+        }
+    }
+}
