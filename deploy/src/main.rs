@@ -100,9 +100,14 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
     ended
 }
 
-/// Test builds only: `TRAMITE_KILL_AT=step:n` ends the process, as SIGKILL would, at the n-th pass of a named step.
+/// Test builds only: `TRAMITE_KILL_AT=step:n` ends the process, as SIGKILL would, at the n-th pass of a named step, and
+/// `TRAMITE_WITHOUT_SYNC=1` takes the store's syncs out, so that power cuts can show what they are for.
 #[cfg(feature = "killpoints")]
 fn kill_points() -> Result<(), Failure> {
+    if std::env::var_os("TRAMITE_WITHOUT_SYNC").is_some() {
+        let taken_out = fail::cfg("disk.sync", "return");
+        taken_out.map_err(|error| Failure::usage(format!("TRAMITE_WITHOUT_SYNC: {error}"), "Leave it out."))?;
+    }
     let Ok(wish) = std::env::var("TRAMITE_KILL_AT") else { return Ok(()) };
     let wrong = || {
         Failure::usage(

@@ -55,6 +55,17 @@ pub async fn gateway_and<const N: usize>(names: [&str; N], settings: &str) -> Re
 /// # Errors
 /// When the gateway does not serve or does not take the record.
 pub async fn join(network: &Network, name: &str) -> Result<Player> {
+    let player = connect(network, name).await?;
+    let record = key_record(&player.pen, next_sequence(), "blind-1", &random::<32>());
+    publish(&player, &record.json()).await.map_err(|status| anyhow::anyhow!("{name}'s key: {status:?}"))?;
+    Ok(player)
+}
+
+/// Connects as soon as the gateway serves, which knows the key records of before.
+///
+/// # Errors
+/// When the gateway does not serve.
+pub async fn connect(network: &Network, name: &str) -> Result<Player> {
     let until = tokio::time::Instant::now() + START_MAX;
     let peer = loop {
         match network.peer(name).await {
@@ -63,10 +74,7 @@ pub async fn join(network: &Network, name: &str) -> Result<Player> {
             Err(_) => tokio::time::sleep(Duration::from_millis(30)).await,
         }
     };
-    let player = Player { name: name.to_owned(), peer, pen: network.pki.pen(name)? };
-    let record = key_record(&player.pen, next_sequence(), "blind-1", &random::<32>());
-    publish(&player, &record.json()).await.map_err(|status| anyhow::anyhow!("{name}'s key: {status:?}"))?;
-    Ok(player)
+    Ok(Player { name: name.to_owned(), peer, pen: network.pki.pen(name)? })
 }
 
 /// Rises with every call, also within a second.

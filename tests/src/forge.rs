@@ -142,6 +142,20 @@ impl Pen {
             Statement { json: second.to_vec().into(), jws, index: 1, path: path(a) },
         ])
     }
+
+    /// Up to 64 statements under one signature.
+    ///
+    /// # Errors
+    /// When there is no randomness.
+    pub fn batch(&self, jsons: &[Vec<u8>]) -> Result<Vec<Statement>> {
+        let leaves: Vec<[u8; 32]> = jsons.iter().map(|json| leaf(json)).collect();
+        let jws = self.jws(&self.header(), &self.payload(leaves.len(), &root(&leaves)))?;
+        let statement = |(place, json): (usize, &Vec<u8>)| {
+            let path = path(&leaves, place).into_iter().map(|hash| hash.to_vec().into()).collect();
+            Ok(Statement { json: json.clone().into(), jws: jws.clone(), index: u32::try_from(place)?, path })
+        };
+        jsons.iter().enumerate().map(statement).collect()
+    }
 }
 
 /// RFC 6962 leaf.
@@ -152,6 +166,37 @@ pub fn leaf(json: &[u8]) -> [u8; 32] {
 
 fn node(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
     sha256(&[&[1][..], left, right].concat())
+}
+
+/// The leaves left and right of the root: as many left as the largest power of two below their number.
+fn halves(leaves: &[[u8; 32]]) -> (&[[u8; 32]], &[[u8; 32]]) {
+    leaves.split_at(leaves.len().next_power_of_two() / 2)
+}
+
+/// RFC 6962 root over one leaf or more.
+fn root(leaves: &[[u8; 32]]) -> [u8; 32] {
+    match leaves {
+        [] => sha256(&[]),
+        [leaf] => *leaf,
+        _ => {
+            let (left, right) = halves(leaves);
+            node(&root(left), &root(right))
+        }
+    }
+}
+
+/// RFC 6962 inclusion path, from the leaf up.
+fn path(leaves: &[[u8; 32]], place: usize) -> Vec<[u8; 32]> {
+    if leaves.len() < 2 {
+        return Vec::new();
+    }
+    let (left, right) = halves(leaves);
+    let (mut path, other) = match place.checked_sub(left.len()) {
+        None => (path(left, place), root(right)),
+        Some(place) => (path(right, place), root(left)),
+    };
+    path.push(other);
+    path
 }
 
 /// A statement's JSON object, member by member, in the order in which they were put.
@@ -203,6 +248,9 @@ impl Object {
     }
 }
 
+/// What the smallest body is sealed to: 512 bytes and a tag.
+pub const BLIND_BYTES: usize = 528;
+
 /// A message before it is signed: its origin and the bytes that the origin vouches for.
 #[derive(Debug, Clone)]
 pub struct Draft {
@@ -218,7 +266,13 @@ impl Draft {
     /// A referral whose sealed body is random bytes of the right length: good enough for whoever cannot open it.
     #[must_use]
     pub fn blind(from: &str, to: &str) -> Self {
-        let (enc, ciphertext) = (random::<32>().to_vec(), random::<528>().to_vec());
+        Self::blind_over(from, to, random::<BLIND_BYTES>().to_vec())
+    }
+
+    /// The same over a ciphertext of one's own.
+    #[must_use]
+    pub fn blind_over(from: &str, to: &str, ciphertext: Vec<u8>) -> Self {
+        let enc = random::<32>().to_vec();
         let origin = referral_origin(from, to, &uuid7().to_string());
         let origin = origin.with("ct", content("blind-1", &enc, &ciphertext)).with("ptc", b64(&random::<32>()));
         Self { origin, enc, ciphertext }
@@ -381,6 +435,11 @@ mod tests {
         let header = batch::parse(&first.jws).unwrap();
         batch::check_inclusion(&first, &header).unwrap();
         batch::check_inclusion(&second, &header).unwrap();
+        for count in [1, 2, 3, 7, 64] {
+            let batch = pen.batch(&vec![draft.origin.json(); count]).unwrap();
+            let header = batch::parse(&batch[0].jws).unwrap();
+            batch.iter().for_each(|statement| batch::check_inclusion(statement, &header).unwrap());
+        }
         let origin = statement::Origin::parse(&draft.origin.json()).unwrap();
         origin.check_content(&draft.enc, &draft.ciphertext).unwrap();
     }

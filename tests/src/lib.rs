@@ -3,6 +3,7 @@
 //! The harness drives the real binary as separate processes over loopback, with certificates made at run time in a folder of
 //! its own; it links nothing of the hub or of the adapters. The promises are the files in `tests/`.
 
+pub mod accounts;
 pub mod attack;
 pub mod binary;
 pub mod canary;
@@ -11,9 +12,11 @@ pub mod codec;
 pub mod collector;
 pub mod config;
 pub mod desk;
+pub mod dice;
 pub mod failing_disk;
 pub mod forge;
 pub mod load;
+pub mod loop_disk;
 pub mod lying;
 pub mod metrics;
 pub mod network;
@@ -25,3 +28,5 @@ pub mod receiving;
 pub mod sample;
 pub mod small_disk;
 pub mod source;
+pub mod submitting;
+pub mod traffic;

@@ -19,6 +19,7 @@ use toml::Table;
 use crate::{
     config::{self, GATEWAY},
     desk::Desk,
+    loop_disk::LoopDisk,
     metrics::Metrics,
     pki::Pki,
     ports::Port,
@@ -74,6 +75,7 @@ pub struct Builder {
     gateway: Table,
     adapters: Table,
     own: BTreeMap<String, Table>,
+    entrances: BTreeMap<String, Vec<OsString>>,
 }
 
 impl Builder {
@@ -118,25 +120,42 @@ impl Builder {
         Ok(self)
     }
 
+    /// Puts the data of a node on a disk of its own; everything else of it stays where it is.
+    ///
+    /// # Errors
+    /// When the disk has a path that no configuration can hold.
+    pub fn on(mut self, name: &str, disk: &LoopDisk) -> Result<Self> {
+        let data = disk.path().join(name);
+        let data = data.to_str().context("a path in UTF-8")?;
+        let place = Table::from_iter([("data".to_owned(), data.into())]);
+        let settings = if name == GATEWAY { &mut self.gateway } else { self.own.entry(name.to_owned()).or_default() };
+        config::change(settings, place);
+        self.entrances.insert(name.to_owned(), disk.entrance());
+        Ok(self)
+    }
+
     /// Makes keys and files; starts nothing.
     ///
     /// # Errors
     /// When something cannot be made.
-    pub fn prepare(self) -> Result<Network> {
+    pub fn prepare(mut self) -> Result<Network> {
         let folder = TempDir::with_prefix("tramite")?;
         let all: Vec<&str> = self.institutions.iter().chain(&self.without_adapter).map(String::as_str).collect();
         let pki = Pki::make(&folder.path().join("pki"), &all)?;
         let (port, metrics) = (Port::reserve()?, Port::reserve()?);
         let mut settings = config::gateway(&port.address(), &metrics.address(), &all)?;
         config::change(&mut settings, self.gateway);
-        let gateway = node(folder.path(), &pki, GATEWAY, "gateway", &settings, metrics)?;
+        let mut gateway = node(folder.path(), &pki, GATEWAY, "gateway", &settings, metrics)?;
+        gateway.process = gateway.process.through(self.entrances.remove(GATEWAY).unwrap_or_default());
         let mut adapters = BTreeMap::new();
         for name in &self.institutions {
             let metrics = Port::reserve()?;
             let mut settings = config::adapter(name, &port.address(), &metrics.address())?;
             config::change(&mut settings, self.adapters.clone());
             config::change(&mut settings, self.own.get(name).cloned().unwrap_or_default());
-            adapters.insert(name.clone(), node(folder.path(), &pki, name, "adapter", &settings, metrics)?);
+            let mut adapter = node(folder.path(), &pki, name, "adapter", &settings, metrics)?;
+            adapter.process = adapter.process.through(self.entrances.remove(name).unwrap_or_default());
+            adapters.insert(name.clone(), adapter);
         }
         Ok(Network { pki, gateway, adapters, port, folder })
     }

@@ -19,6 +19,10 @@ use tokio::{
     time::timeout,
 };
 
+/// Switches of test builds (`deploy/src/main.rs`).
+const KILL_AT: &str = "TRAMITE_KILL_AT";
+const WITHOUT_SYNC: &str = "TRAMITE_WITHOUT_SYNC";
+
 /// What a process wrote, line by line, from all its lives.
 #[derive(Debug, Clone)]
 pub struct Log {
@@ -85,6 +89,7 @@ impl Log {
 /// A process that can be started again and again from the same command.
 pub struct Process {
     name: String,
+    entrance: Vec<OsString>,
     arguments: Vec<OsString>,
     log: Log,
     child: Mutex<Option<Living>>,
@@ -106,7 +111,13 @@ impl Process {
     /// Not yet started.
     #[must_use]
     pub fn new(name: &str, arguments: Vec<OsString>) -> Self {
-        Self { name: name.to_owned(), arguments, log: Log::default(), child: Mutex::new(None) }
+        Self { name: name.to_owned(), entrance: Vec::new(), arguments, log: Log::default(), child: Mutex::new(None) }
+    }
+
+    /// The same, through a command that becomes what stands behind it.
+    #[must_use]
+    pub fn through(self, entrance: Vec<OsString>) -> Self {
+        Self { entrance, ..self }
     }
 
     /// What it wrote.
@@ -120,7 +131,7 @@ impl Process {
     /// # Errors
     /// When the binary does not build or start.
     pub async fn start(&self) -> Result<()> {
-        self.start_through(&[], None).await
+        self.start_with(&[], &[]).await
     }
 
     /// Starts it so that it ends itself at a kill point, `name:n`: at the n-th pass of that step.
@@ -128,7 +139,8 @@ impl Process {
     /// # Errors
     /// When the binary does not build or start, or the process runs already.
     pub async fn start_to_be_killed_at(&self, point: Option<&str>) -> Result<()> {
-        self.start_through(&[], point).await
+        let setting = point.map(|point| (KILL_AT, point));
+        self.start_with(&[], setting.as_slice()).await
     }
 
     /// Starts it under a command that runs what stands behind it, as a tracer does.
@@ -136,22 +148,28 @@ impl Process {
     /// # Errors
     /// When the binary does not build or start, or the process runs already.
     pub async fn start_under(&self, above: &[OsString]) -> Result<()> {
-        self.start_through(above, None).await
+        self.start_with(above, &[]).await
     }
 
-    async fn start_through(&self, above: &[OsString], point: Option<&str>) -> Result<()> {
+    /// Starts it with a switch that only test builds have: it answers for what it never synced.
+    ///
+    /// # Errors
+    /// When the binary does not build or start, or the process runs already.
+    pub async fn start_without_sync(&self) -> Result<()> {
+        self.start_with(&[], &[(WITHOUT_SYNC, "1")]).await
+    }
+
+    async fn start_with(&self, above: &[OsString], settings: &[(&str, &str)]) -> Result<()> {
         let mut slot = self.child.lock().await;
         if slot.is_some() {
             bail!("{} runs already", self.name);
         }
         let binary = tokio::task::spawn_blocking(crate::binary::path).await??;
-        let mut words = above.iter().cloned().chain([binary.into()]);
+        let mut words = self.entrance.iter().chain(above).cloned().chain([binary.into()]);
         let mut command = Command::new(words.next().context("a command")?);
         command.args(words).args(&self.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.env_remove("TRAMITE_KILL_AT").env_remove("RUST_LOG").kill_on_drop(true);
-        if let Some(point) = point {
-            command.env("TRAMITE_KILL_AT", point);
-        }
+        command.env_remove(KILL_AT).env_remove(WITHOUT_SYNC).env_remove("RUST_LOG").kill_on_drop(true);
+        command.envs(settings.iter().copied());
         let mut child = command.spawn().with_context(|| format!("cannot start {}", self.name))?;
         if let Some(output) = child.stdout.take() {
             self.log.follow(output);

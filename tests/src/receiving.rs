@@ -54,7 +54,7 @@ pub struct Receiving {
 }
 
 /// A statement of a frame with its JWS beside it.
-fn alone(jws: &[String], framed: FramedStatement) -> Result<Statement> {
+pub(crate) fn alone(jws: &[String], framed: FramedStatement) -> Result<Statement> {
     let jws = jws.get(usize::try_from(framed.jws_index)?).context("a batch that the frame does not carry")?;
     Ok(Statement { json: framed.json, jws: jws.clone(), index: framed.index, path: framed.path })
 }
@@ -91,6 +91,18 @@ impl Receiving {
         self.notices.pop_front().context("one is there")
     }
 
+    /// What has come and was not taken yet, up to `count` of each kind; waits until there is something.
+    ///
+    /// # Errors
+    /// When the stream ends or nothing comes in time.
+    pub async fn next(&mut self, count: usize) -> Result<(Vec<Delivered>, Vec<Noticed>)> {
+        while self.deliveries.is_empty() && self.notices.is_empty() {
+            self.frame().await?;
+        }
+        let deliveries = self.deliveries.drain(..count.min(self.deliveries.len())).collect();
+        Ok((deliveries, self.notices.drain(..count.min(self.notices.len())).collect()))
+    }
+
     /// True when no delivery and no notice comes for a while: only then time is all there is to wait for.
     pub async fn silent(&mut self, for_a: Duration) -> bool {
         let silent = self.deliveries.is_empty() && self.notices.is_empty();
@@ -124,6 +136,35 @@ impl Receiving {
         self.settle(delivery_id, Outcome::Receipt(framed), vec![statement.jws]).await
     }
 
+    /// Settles up to 64 deliveries with receipts under one signature. One answer for each, in their order.
+    ///
+    /// # Errors
+    /// When there is no answer in time.
+    pub async fn receipts(&mut self, receipts: &[(u64, Object)], pen: &Pen) -> Result<Vec<SettlementAnswer>> {
+        let jsons: Vec<Vec<u8>> = receipts.iter().map(|(_, receipt)| receipt.json()).collect();
+        let statements = pen.batch(&jsons)?;
+        let jws = statements.first().map(|statement| statement.jws.clone()).into_iter().collect();
+        let settlement = |((delivery_id, _), statement): (&(u64, Object), Statement)| {
+            let Statement { json, index, path, .. } = statement;
+            let framed = FramedStatement { json, jws_index: 0, index, path };
+            Settlement { delivery_id: *delivery_id, outcome: Some(Outcome::Receipt(framed)) }
+        };
+        let settlements = receipts.iter().zip(statements).map(settlement).collect();
+        self.settle_all(settlements, jws).await
+    }
+
+    /// Acknowledges up to 64 notices. One answer for each, in their order.
+    ///
+    /// # Errors
+    /// When there is no answer in time.
+    pub async fn all_noticed(&mut self, delivery_ids: &[u64]) -> Result<Vec<SettlementAnswer>> {
+        let settlement = |delivery_id: &u64| {
+            let outcome = Some(Outcome::Notice(NoticeAcknowledged {}));
+            Settlement { delivery_id: *delivery_id, outcome }
+        };
+        self.settle_all(delivery_ids.iter().map(settlement).collect(), Vec::new()).await
+    }
+
     /// Puts a delivery off.
     ///
     /// # Errors
@@ -143,15 +184,17 @@ impl Receiving {
 
     async fn settle(&mut self, delivery_id: u64, outcome: Outcome, jws: Vec<String>) -> Result<SettlementAnswer> {
         let settlement = Settlement { delivery_id, outcome: Some(outcome) };
-        self.up
-            .send(ReceiveRequest { credit: 1, jws, settlements: vec![settlement] })
-            .await
-            .ok()
-            .context("the stream is closed")?;
-        while self.answers.is_empty() {
+        self.settle_all(vec![settlement], jws).await?.pop().context("one is there")
+    }
+
+    async fn settle_all(&mut self, settlements: Vec<Settlement>, jws: Vec<String>) -> Result<Vec<SettlementAnswer>> {
+        let count = settlements.len();
+        let request = ReceiveRequest { credit: u32::try_from(count)?, jws, settlements };
+        self.up.send(request).await.ok().context("the stream is closed")?;
+        while self.answers.len() < count {
             self.frame().await.context("no answer to a settlement")?;
         }
-        self.answers.pop_front().context("one is there")
+        Ok(self.answers.drain(..count).collect())
     }
 
     async fn frame(&mut self) -> Result<()> {

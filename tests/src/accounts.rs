@@ -1,0 +1,264 @@
+//! What a gateway has answered for, message by message, and whether it keeps it: nothing lost, nothing twice.
+//!
+//! Knows what was sent, what was answered, what was delivered and what was told. Never asks anybody: `traffic.rs` does. Invariants: what
+//! was accepted keeps its first acceptance to the letter; what was settled is not delivered again; of each message its sender is
+//! told once, and not again after it has acknowledged that.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::timeout};
+use tramite_proto::pb::statement::v1::{SealedMessage, Statement};
+
+use crate::{
+    forge::{Object, receipt},
+    receiving::{Delivered, Noticed},
+    submitting::{Answer, Part},
+};
+
+/// One message.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// What its origin says.
+    pub origin: Object,
+    /// As it was sent, and is sent again.
+    pub message: SealedMessage,
+    /// Its part, when it has one.
+    pub part: Option<Part>,
+    /// The gateway answered that it has the part.
+    pub stored: bool,
+    /// It came to its recipient, who may have settled it.
+    pub delivered: bool,
+    acceptance: Option<Statement>,
+    settled: bool,
+    told: bool,
+    told_for_good: bool,
+}
+
+/// How many of what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Messages that were sent.
+    pub sent: usize,
+    /// Whose acceptance was answered.
+    pub accepted: usize,
+    /// Parts whose storing was answered.
+    pub stored: usize,
+    /// Whose settlement was answered.
+    pub settled: usize,
+    /// Of which the sender was told, and that was settled.
+    pub told: usize,
+}
+
+impl Figures {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            sent: self.sent + other.sent,
+            accepted: self.accepted + other.accepted,
+            stored: self.stored + other.stored,
+            settled: self.settled + other.settled,
+            told: self.told + other.told,
+        }
+    }
+}
+
+/// The accounts with one gateway.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    entries: Vec<Entry>,
+    places: HashMap<String, usize>,
+    /// What was answered for and is not there, or is another: must stay empty.
+    pub lost: Vec<String>,
+    /// What came again after it was over: must stay empty.
+    pub twice: Vec<String>,
+    /// What was refused and should not have been: must stay empty.
+    pub refused: Vec<String>,
+}
+
+impl Accounts {
+    /// How many of what.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let count = |fits: fn(&Entry) -> bool| self.entries.iter().filter(|entry| fits(entry)).count();
+        Figures {
+            sent: self.entries.len(),
+            accepted: count(|entry| entry.acceptance.is_some()),
+            stored: count(|entry| entry.stored),
+            settled: count(|entry| entry.settled),
+            told: count(|entry| entry.told_for_good),
+        }
+    }
+
+    /// True when the sender has been told of every message.
+    #[must_use]
+    pub fn all_told(&self) -> bool {
+        self.entries.iter().all(|entry| entry.told_for_good)
+    }
+
+    /// The messages from a place on.
+    #[must_use]
+    pub fn from(&self, place: usize) -> Vec<Entry> {
+        self.entries.get(place..).unwrap_or_default().to_vec()
+    }
+
+    /// Opens the account of a message that is about to be sent. Returns its place.
+    pub fn open(&mut self, origin: Object, message: SealedMessage, part: Option<Part>) -> usize {
+        self.places.insert(origin.text("jti").to_owned(), self.entries.len());
+        self.entries.push(Entry {
+            origin,
+            message,
+            part,
+            stored: false,
+            delivered: false,
+            acceptance: None,
+            settled: false,
+            told: false,
+            told_for_good: false,
+        });
+        self.entries.len() - 1
+    }
+
+    fn of(&mut self, id: &str) -> Option<&mut Entry> {
+        self.entries.get_mut(*self.places.get(id)?)
+    }
+
+    /// The gateway says that it has the part: from now on it has it. A repeat must find it there.
+    pub fn stored(&mut self, id: &str, anew: bool) {
+        let Some(entry) = self.of(id) else { return };
+        let gone = anew && entry.stored && !entry.delivered;
+        entry.stored = true;
+        if gone {
+            self.lost.push(format!("{id}: its part was answered for and is gone"));
+        }
+    }
+
+    /// The gateway's answer to a message, or to its repeat.
+    pub fn answered(&mut self, id: &str, answer: Answer) {
+        let Some(entry) = self.of(id) else { return };
+        match (&entry.acceptance, answer) {
+            (None, Ok(first)) => entry.acceptance = Some(first),
+            (Some(first), Ok(again)) if *first == again => {}
+            (Some(_), Ok(_)) => self.lost.push(format!("{id}: a repeat got another acceptance")),
+            (Some(_), Err(why)) => self.lost.push(format!("{id}: a repeat was refused: {} {}", why.reason, why.detail)),
+            (None, Err(why)) => self.refused.push(format!("{id}: {} {}", why.reason, why.detail)),
+        }
+    }
+
+    /// A message is delivered: the receipt to settle it with, and its part to look for. `None`: it must not be here.
+    pub fn delivered(&mut self, delivered: &Delivered) -> Option<(String, Object, Option<Part>)> {
+        let Ok(origin) = serde_json::from_slice::<serde_json::Value>(&delivered.origin.json) else {
+            self.lost.push("something without an id was delivered".into());
+            return None;
+        };
+        let id = origin.get("jti").and_then(|id| id.as_str()).unwrap_or_default().to_owned();
+        let Some(entry) = self.of(&id) else {
+            self.twice.push(format!("{id} was delivered and never sent"));
+            return None;
+        };
+        let message = delivered.delivery.message.as_ref();
+        let same = entry.message.origin.as_ref() == Some(&delivered.origin)
+            && message.is_some_and(|came| came.enc == entry.message.enc && came.ciphertext == entry.message.ciphertext)
+            && entry.acceptance.as_ref().is_none_or(|acceptance| *acceptance == delivered.acceptance);
+        let over = entry.settled || entry.told;
+        let recipient = entry.origin.text("aud").to_owned();
+        let answer = receipt(&recipient, &entry.origin, &entry.message.ciphertext);
+        let part = entry.part;
+        entry.delivered = true;
+        if !same {
+            self.lost.push(format!("{id} was delivered with another content or acceptance"));
+        }
+        if over {
+            self.twice.push(format!("{id} was delivered after it was settled"));
+        }
+        Some((id, answer, part))
+    }
+
+    /// A settlement was answered.
+    pub fn settled(&mut self, id: &str, refused: Option<String>) {
+        match (refused, self.of(id)) {
+            (None, Some(entry)) => entry.settled = true,
+            (Some(why), _) => self.refused.push(format!("the receipt of {id}: {why}")),
+            (None, None) => {}
+        }
+    }
+
+    /// The sender is told of a message. Returns its id.
+    pub fn told(&mut self, noticed: &Noticed) -> String {
+        let id = noticed.notice.message_id.clone();
+        match self.of(&id) {
+            None => self.twice.push(format!("news of {id}, which was never sent")),
+            Some(entry) => {
+                let again = entry.told_for_good;
+                entry.told = true;
+                if again {
+                    self.twice.push(format!("news of {id} after they were acknowledged"));
+                }
+            }
+        }
+        if noticed.receipt.is_none() {
+            self.lost.push(format!("{id} was given up: news of it without a receipt"));
+        }
+        id
+    }
+
+    /// The acknowledgement of that was answered.
+    pub fn told_for_good(&mut self, id: &str) {
+        if let Some(entry) = self.of(id) {
+            entry.told_for_good = true;
+        }
+    }
+
+    /// Nothing more is coming: what was never told of is lost.
+    pub fn close(&mut self) {
+        let missing = self.entries.iter().filter(|entry| !entry.told);
+        let state = |entry: &Entry| {
+            let Entry { acceptance, settled, .. } = entry;
+            format!("{}: no news (accepted {}, settled {settled})", entry.origin.text("jti"), acceptance.is_some())
+        };
+        self.lost.extend(missing.map(state).collect::<Vec<_>>());
+    }
+}
+
+/// Accounts that several keep at once.
+#[derive(Debug)]
+pub struct Book {
+    accounts: Mutex<Accounts>,
+    changed: watch::Sender<()>,
+}
+
+impl Default for Book {
+    fn default() -> Self {
+        Self { accounts: Mutex::default(), changed: watch::channel(()).0 }
+    }
+}
+
+impl Book {
+    /// The accounts, to be read.
+    pub fn read(&self) -> MutexGuard<'_, Accounts> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes something in the accounts.
+    pub fn note<T>(&self, what: impl FnOnce(&mut Accounts) -> T) -> T {
+        let noted = what(&mut self.read());
+        self.changed.send_replace(());
+        noted
+    }
+
+    /// Waits until the accounts fit; false when they do not in time.
+    pub async fn until(&self, within: Duration, fits: impl Fn(&Accounts) -> bool) -> bool {
+        let mut changed = self.changed.subscribe();
+        let wait = timeout(within, async {
+            while !fits(&self.read()) {
+                // The sender lives in `self`, so the channel cannot close.
+                let _ = changed.changed().await;
+            }
+        });
+        wait.await.is_ok()
+    }
+}
