@@ -33,6 +33,8 @@ pub struct Entry {
     /// It came to its recipient, who may have settled it.
     pub delivered: bool,
     acceptance: Option<Statement>,
+    /// Its sender had to ask again, without ever having had an answer.
+    unanswered: bool,
     settled: bool,
     told: bool,
     told_for_good: bool,
@@ -43,7 +45,7 @@ pub struct Entry {
 pub struct Figures {
     /// Messages that were sent.
     pub sent: usize,
-    /// Whose acceptance was answered.
+    /// Whose acceptance was answered before any break.
     pub accepted: usize,
     /// Parts whose storing was answered.
     pub stored: usize,
@@ -87,7 +89,7 @@ impl Accounts {
         let count = |fits: fn(&Entry) -> bool| self.entries.iter().filter(|entry| fits(entry)).count();
         Figures {
             sent: self.entries.len(),
-            accepted: count(|entry| entry.acceptance.is_some()),
+            accepted: count(|entry| entry.acceptance.is_some() && !entry.unanswered),
             stored: count(|entry| entry.stored),
             settled: count(|entry| entry.settled),
             told: count(|entry| entry.told_for_good),
@@ -97,7 +99,8 @@ impl Accounts {
     /// True when the sender has been told of every message.
     #[must_use]
     pub fn all_told(&self) -> bool {
-        self.entries.iter().all(|entry| entry.told_for_good)
+        // Not whether its acknowledgement was answered: one that was on its way at a cut may stand.
+        self.entries.iter().all(|entry| entry.told)
     }
 
     /// The messages from a place on.
@@ -116,11 +119,17 @@ impl Accounts {
             stored: false,
             delivered: false,
             acceptance: None,
+            unanswered: false,
             settled: false,
             told: false,
             told_for_good: false,
         });
         self.entries.len() - 1
+    }
+
+    /// The connection broke: what has no answer by now was not answered for.
+    pub fn broken(&mut self) {
+        self.entries.iter_mut().for_each(|entry| entry.unanswered |= entry.acceptance.is_none());
     }
 
     fn of(&mut self, id: &str) -> Option<&mut Entry> {

@@ -27,7 +27,7 @@ use rustix::{
 use tempfile::TempDir;
 
 /// Room for a dozen of the largest messages; the image is sparse.
-const BYTES: u64 = 512 * 1024 * 1024;
+const BYTES: u64 = 1024 * 1024 * 1024;
 /// Disks at a time on this machine: a kernel has eight loop devices unless it was told otherwise, and others use some.
 const SLOTS: usize = 4;
 /// `_IOR('X', 125, __u32)` of the kernel's ext4.h.

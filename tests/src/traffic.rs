@@ -215,7 +215,10 @@ async fn receive(player: Player, book: Arc<Book>) -> Result<()> {
 pub async fn repeat(network: &Network, book: &Book, from: usize) -> Result<()> {
     let caritas = connect(network, "caritas").await?;
     let mut stream = Submitting::open(&caritas.peer).await?;
-    let entries = book.read().from(from);
+    let entries = book.note(|accounts| {
+        accounts.broken();
+        accounts.from(from)
+    });
     for entry in &entries {
         put_again(&caritas, book, entry).await?;
     }
