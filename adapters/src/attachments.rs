@@ -118,7 +118,7 @@ impl Attachments {
             Refused::new(Reason::AttachmentUnknown, detail).field("sending.attachments")
         };
         let id: MessageId = id.parse().map_err(|_| unknown())?;
-        let sealed = fs::read(self.path(&id, "about")).map_err(|_| unknown())?;
+        let sealed = fs::read(self.path(&id, "about")).map_err(|error| absent_or_failed(error, unknown()))?;
         let expected = SealedPart { len: sealed.len() as u64, s256: Digest::of(&sealed) };
         let mut opener = PartOpener::new(&self.key_of(&id), &id, 1, expected)?;
         let about = opener.push(&sealed)?;
@@ -129,9 +129,9 @@ impl Attachments {
     pub(crate) async fn read(&self, id: &MessageId, about: &About) -> Result<Reading, Refused> {
         let expected = SealedPart { len: about.sealed_length, s256: about.sealed_sha256 };
         let opener = PartOpener::new(&self.key_of(id), id, 0, expected)?;
-        let file = tokio::fs::File::open(self.path(id, "data")).await.map_err(|_| {
-            Refused::new(Reason::AttachmentUnknown, format!("attachment `{id}` was sent already"))
-                .field("sending.attachments")
+        let file = tokio::fs::File::open(self.path(id, "data")).await.map_err(|error| {
+            let gone = Refused::new(Reason::AttachmentUnknown, format!("attachment `{id}` was sent already"));
+            absent_or_failed(error, gone.field("sending.attachments"))
         })?;
         Ok(Reading { file, opener: Some(opener) })
     }
@@ -302,6 +302,11 @@ fn make_key(directory: &Path, path: &Path) -> io::Result<Zeroizing<[u8; 32]>> {
 
 fn sealing(error: tramite_proto::parts::PartError) -> Refused {
     Refused::new(Reason::PayloadTooLarge, error.to_string())
+}
+
+/// Only what is not there is refused for good: on a disk that fails everything is still there, and the caller asks again.
+fn absent_or_failed(error: io::Error, absent: Refused) -> Refused {
+    if error.kind() == io::ErrorKind::NotFound { absent } else { failed(error) }
 }
 
 fn failed(error: io::Error) -> Refused {

@@ -15,7 +15,7 @@ use tramite_proto::{
     statement::{Receipt, Statement as Said},
     trace,
 };
-use tramite_store::{Change, Done, MessageState, Slot, accepted};
+use tramite_store::{Change, Done, MessageState, ReadError, Slot, accepted};
 
 use crate::{
     hub::{Consigned, Hub},
@@ -176,7 +176,10 @@ fn settlement_of(
 /// A notice that waits for this institution is safe with it.
 fn notice(hub: &Hub, member: &Member, delivery_id: u64) -> Result<Asked, Refused> {
     let unknown = || Refused::because(Reason::DeliveryUnknown);
-    let fact = hub.store.fact(delivery_id).map_err(|_| unknown())?;
+    let fact = hub.store.fact(delivery_id).map_err(|error| match error {
+        ReadError::NoFact(_) => unknown(),
+        error => hub.read_failed(&error),
+    })?;
     if !notified(&fact).iter().any(|queue| queue == member.as_str()) {
         return Err(unknown());
     }

@@ -11,7 +11,10 @@ use std::{
 };
 
 use tokio::{sync::watch, time::timeout};
-use tramite_proto::pb::statement::v1::{SealedMessage, Statement};
+use tramite_proto::pb::{
+    exchange::v1::Refusal,
+    statement::v1::{SealedMessage, Statement},
+};
 
 use crate::{
     forge::{Object, receipt},
@@ -152,6 +155,8 @@ impl Accounts {
         match (&entry.acceptance, answer) {
             (None, Ok(first)) => entry.acceptance = Some(first),
             (Some(first), Ok(again)) if *first == again => {}
+            // It says that it may be asked again: nothing was answered for.
+            (_, Err(why)) if why.retryable => {}
             (Some(_), Ok(_)) => self.lost.push(format!("{id}: a repeat got another acceptance")),
             (Some(_), Err(why)) => self.lost.push(format!("{id}: a repeat was refused: {} {}", why.reason, why.detail)),
             (None, Err(why)) => self.refused.push(format!("{id}: {} {}", why.reason, why.detail)),
@@ -188,11 +193,13 @@ impl Accounts {
     }
 
     /// A settlement was answered.
-    pub fn settled(&mut self, id: &str, refused: Option<String>) {
+    pub fn settled(&mut self, id: &str, refused: Option<Refusal>) {
         match (refused, self.of(id)) {
             (None, Some(entry)) => entry.settled = true,
-            (Some(why), _) => self.refused.push(format!("the receipt of {id}: {why}")),
-            (None, None) => {}
+            (Some(why), _) if !why.retryable => {
+                self.refused.push(format!("the receipt of {id}: {} {}", why.reason, why.detail));
+            }
+            _ => {}
         }
     }
 

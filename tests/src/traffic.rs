@@ -194,8 +194,7 @@ async fn receive(player: Player, book: Arc<Book>) -> Result<()> {
         if !receipts.is_empty() {
             let answers = inbox.receipts(&receipts, &player.pen).await?;
             for (id, answer) in ids.iter().zip(answers) {
-                let refused = answer.refused.map(|refused| format!("{} {}", refused.reason, refused.detail));
-                book.note(|accounts| accounts.settled(id, refused));
+                book.note(|accounts| accounts.settled(id, answer.refused));
             }
         }
         let told: Vec<String> = notices.iter().map(|noticed| book.note(|accounts| accounts.told(noticed))).collect();

@@ -12,7 +12,7 @@ use tramite_tests::{
     accounts::{Book, Figures},
     attack::join,
     clerk::Clerk,
-    desk::{Desk, insist},
+    desk::{Desk, insist, passing},
     dice::{Dice, SEED},
     load,
     loop_disk::{self, LoopDisk},
@@ -32,6 +32,8 @@ const PART_BYTES: u64 = 300_000;
 const LARGE_PART_BYTES: u64 = 20 * 1024 * 1024;
 /// Sealed bodies of which a segment of 1 MiB holds thirty.
 const LARGE_CONTENT_BYTES: usize = 32 * 1024 + 16;
+/// More items than an adapter keeps groups of its journal in memory.
+const ITEMS: usize = 12;
 /// What a store says when it is open.
 const OPEN: &str = "the store is open";
 
@@ -320,6 +322,10 @@ impl Machines {
         for name in self.on_disk {
             self.network.node(name)?.process.kill().await?;
         }
+        self.power_comes_back().await
+    }
+
+    async fn power_comes_back(&self) -> Result<()> {
         self.disk.mount_again()?;
         for name in self.on_disk {
             self.network.node(name)?.process.start().await?;
@@ -401,6 +407,44 @@ async fn answers_stand(machines: &Machines, round: u64) -> Result<usize> {
     let news = Clerk::reads(&sender);
     news.until("the receipt", PATIENCE, |seen| seen.notices_of("OPENED") == 1).await?;
     Ok(1)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_adapter_whose_disk_is_gone_answers_for_nothing() -> Result<()> {
+    if !loop_disk::is_here()? {
+        return Ok(());
+    }
+    let machines = Machines::start(&["caritas", "inps"]).await?;
+    let (sender, recipient) = (machines.network.desk("caritas")?, machines.network.desk("inps")?);
+    let attached = [insist(PATIENCE, || sender.attach("family.pdf", b"whole")).await?.attachment_id];
+    for number in 0..ITEMS {
+        let request = format!("request-{number}");
+        insist(PATIENCE, || sender.refer("inps", &request, "situation")).await?;
+    }
+    let work = Clerk::works(&recipient, |_, _| std::future::pending());
+    work.until("the first item", PATIENCE, |seen| !seen.items.is_empty()).await?;
+    let first = [work.seen().items[0].item_id.clone()];
+    drop(work);
+    // Started again, so that nothing of it is in memory.
+    machines.cut().await?;
+    machines.network.ready().await?;
+
+    machines.disk.cut()?;
+    let acknowledged = recipient.acknowledge(&first).await;
+    let sent = sender.refer_with("inps", "request-late", "situation", &attached).await;
+    for process in machines.on_disk {
+        machines.network.node(process)?.process.kill().await?;
+    }
+    let refused = acknowledged.err().context("an acknowledgement was answered without a disk")?;
+    ensure!(passing(&refused), "refused for good: {refused:?}");
+    let refused = sent.err().context("a referral was answered without a disk")?;
+    ensure!(passing(&refused), "refused for good: {refused:?}");
+
+    machines.power_comes_back().await?;
+    insist(PATIENCE, || sender.refer_with("inps", "request-late", "situation", &attached)).await?;
+    let left = insist(PATIENCE, || recipient.waiting()).await?;
+    ensure!(left.iter().any(|item| item.item_id == first[0]), "what was never acknowledged is gone");
+    Ok(())
 }
 
 /// Waits for a message to arrive. Returns its item.

@@ -52,6 +52,19 @@ async fn an_empty_file_is_a_file() {
 }
 
 #[tokio::test]
+async fn a_file_that_cannot_be_read_now_is_not_called_unknown() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let attachments = open(folder.path(), &ManualClock::new(NOW));
+    let stored = put(&attachments, b"whole").await;
+    let about = folder.path().join(format!("{}.about", stored.attachment_id));
+    // A folder in its place: reading it fails, as on a disk that is gone.
+    fs::remove_file(&about).expect("removed");
+    fs::create_dir(&about).expect("a folder");
+    let refused = attachments.about(&stored.attachment_id).expect_err("it cannot be read");
+    assert_eq!(refused.reason, Reason::StoreFailed);
+}
+
+#[tokio::test]
 async fn nothing_stands_in_clear_on_the_disk() {
     let folder = tempfile::tempdir().expect("a directory");
     let attachments = open(folder.path(), &ManualClock::new(NOW));

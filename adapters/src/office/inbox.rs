@@ -18,7 +18,7 @@ use tramite_proto::{
     reason::{Reason, Refused},
     statement::{Origin, Priority},
 };
-use tramite_store::{Change, Done, Leased, Rejected, accepted};
+use tramite_store::{Change, Done, Leased, ReadError, Rejected, accepted};
 
 use crate::{
     backoff,
@@ -114,7 +114,8 @@ impl Inbox {
             return Err(Refused::new(Reason::FieldInvalid, "acknowledge 1 to 1000 items").field("item_ids"));
         }
         // What is no id of an item, or was acknowledged long ago, is no error.
-        let items: Vec<(u64, u64)> = item_ids.iter().filter_map(|id| self.bytes_of_item(id.parse().ok()?)).collect();
+        let known = item_ids.iter().filter_map(|id| self.bytes_of_item(id.parse().ok()?).transpose());
+        let items: Vec<(u64, u64)> = known.collect::<Result<_, _>>().map_err(unreadable)?;
         let mut new = 0;
         for chunk in items.chunks(COMMIT_CHANGES) {
             let changes = chunk.iter().map(|(sequence, _)| settle(*sequence)).collect();
@@ -141,9 +142,13 @@ impl Inbox {
     }
 
     /// The sequence of something that waits or waited for the back office, with what it takes there; `None` for anything else.
-    fn bytes_of_item(&self, sequence: u64) -> Option<(u64, u64)> {
-        let fact = self.core.store.fact(sequence).ok()?;
-        match &fact.kind {
+    /// What cannot be read is an error and never nothing: it would be answered for, and shown again.
+    fn bytes_of_item(&self, sequence: u64) -> Result<Option<(u64, u64)>, ReadError> {
+        let fact = match self.core.store.fact(sequence) {
+            Err(ReadError::NoFact(_)) => return Ok(None),
+            fact => fact?,
+        };
+        Ok(match &fact.kind {
             Some(fact::Kind::Accepted(accepted)) if accepted.queue == BACKOFFICE => {
                 Some((sequence, sealed_bytes(accepted)))
             }
@@ -151,7 +156,7 @@ impl Inbox {
                 Some((sequence, 0))
             }
             _ => None,
-        }
+        })
     }
 
     fn item(&self, leased: &Leased) -> Result<pb::InboxItem, Refused> {
