@@ -145,24 +145,41 @@ fn draft(shape: Shape) -> (Draft, Option<Part>) {
 async fn send(player: Arc<Player>, book: Arc<Book>, shape: Shape) -> Result<()> {
     let mut stream = Submitting::open(&player.peer).await?;
     let mut waiting: VecDeque<Vec<String>> = VecDeque::new();
+    // A part is large enough to keep the gateway busy by itself.
+    let in_flight = if shape.part.is_some() { 1 } else { IN_FLIGHT };
     for number in 0..shape.frames {
-        let prepared = prepare(&player, &book, shape)?;
-        for (id, _, part) in &prepared {
-            if let Some(part) = part {
-                let anew = part.put(&player.peer, id, "inps").await?;
-                book.note(|accounts| accounts.stored(id, anew));
-            }
+        if send_one(&player, &book, shape, number, &stream, &mut waiting).await.is_err() {
+            break;
         }
-        let messages: Vec<SealedMessage> = prepared.iter().map(|(_, message, _)| message.clone()).collect();
-        stream.send(u64::try_from(number)?, &messages).await?;
-        waiting.push_back(prepared.into_iter().map(|(id, ..)| id).collect());
-        if waiting.len() == IN_FLIGHT {
+        if waiting.len() == in_flight {
             answer(&mut stream, &mut waiting, &book).await?;
         }
     }
+    // After a break too: what has come by then was answered.
     while !waiting.is_empty() {
         answer(&mut stream, &mut waiting, &book).await?;
     }
+    Ok(())
+}
+
+async fn send_one(
+    player: &Player,
+    book: &Book,
+    shape: Shape,
+    number: usize,
+    stream: &Submitting,
+    waiting: &mut VecDeque<Vec<String>>,
+) -> Result<()> {
+    let prepared = prepare(player, book, shape)?;
+    for (id, _, part) in &prepared {
+        if let Some(part) = part {
+            let anew = part.put(&player.peer, id, "inps").await?;
+            book.note(|accounts| accounts.stored(id, anew));
+        }
+    }
+    let messages: Vec<SealedMessage> = prepared.iter().map(|(_, message, _)| message.clone()).collect();
+    stream.send(u64::try_from(number)?, &messages).await?;
+    waiting.push_back(prepared.into_iter().map(|(id, ..)| id).collect());
     Ok(())
 }
 
