@@ -41,7 +41,7 @@ impl Store {
     /// Reads the disk only for what was accepted long ago.
     ///
     /// # Errors
-    /// The outbox cannot be read, or the store has failed. A damaged record is no error: it is set aside and counted.
+    /// The outbox or the disk cannot be read, or the store has failed. A damaged record is no error: it is set aside and counted.
     pub fn lease(&self, queue: &str, limit: usize, bytes_max: usize) -> Result<Vec<Leased>, ReadError> {
         if self.shared.has_failed() {
             return Err(ReadError::Failed);
@@ -128,6 +128,12 @@ impl Store {
                 taking.bytes_left = taking.bytes_left.saturating_sub(content.len());
                 let attempt = item.attempts.saturating_add(1);
                 taking.leased.push(Leased { sequence, attempt, fact, content });
+            }
+            // It says nothing of the record: a disk that is gone, too many open files. Nothing behind it may overtake it.
+            Err(error @ ReadError::Io { .. }) => {
+                taking.lane.release_quietly(sequence);
+                taking.full = true;
+                return if taking.leased.is_empty() { Err(error) } else { Ok(false) };
             }
             Err(error) => {
                 tracing::error!(%error, queue = taking.queue, sequence, "set aside: its record cannot be read");

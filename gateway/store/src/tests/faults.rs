@@ -38,6 +38,24 @@ fn a_failed_sync_or_write_poisons_and_nothing_is_acknowledged() {
 }
 
 #[test]
+fn what_cannot_be_read_just_now_is_neither_set_aside_nor_overtaken() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    running.done(message(1, "inps").change());
+    running.done(message(2, "inps").change());
+    drop(running);
+    let mut running = lab.open();
+    // The only one that is still in memory.
+    running.done(message(3, "inps").change());
+    let (segment, gone) = (lab.segment(), Path::new("store/journal/gone"));
+    lab.disk.rename(&segment, gone).unwrap();
+    assert!(matches!(running.store.lease("inps", 10, usize::MAX), Err(ReadError::Io { .. })));
+    lab.disk.rename(gone, &segment).unwrap();
+    assert_eq!(running.leasable("inps"), [1, 2, 3]);
+    assert_eq!(running.store.health().set_aside, 0);
+}
+
+#[test]
 fn after_a_failed_sync_recovery_decides_and_syncs_before_it_serves() {
     for seed in 0..8 {
         let lab = Lab::new();
