@@ -9,16 +9,21 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, mpsc},
+    thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
+use rustix::fs::{FlockOperation, flock};
 
 use super::{Maps, OrderedMap, Pair, RowChange};
 use crate::error::MapError;
 
 /// Also when nothing waits to be flushed: sled collects its garbage in no other place.
 const FLUSH_EVERY_MS: u64 = 500;
+/// sled's threads have so long to let go of its file; otherwise the stop is not clean.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// Maps kept by sled.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +61,23 @@ impl SledMaps {
             sled::Config::new().path(folder).cache_capacity(self.cache_bytes).flush_every_ms(Some(FLUSH_EVERY_MS));
         let db = guarded("open", || config.open())?;
         Ok(Arc::new(SledMap { db: RwLock::new(Some(db)), folder: folder.to_owned(), is_copy }))
+    }
+}
+
+/// Waits until no thread of sled has the file any more: one that ended its work may hold it, and its lock, a moment longer.
+fn wait_until_free(file: &Path) -> io::Result<()> {
+    let file = File::open(file)?;
+    let (done, ended) = mpsc::channel();
+    let wait = move || {
+        let locked = flock(&file, FlockOperation::LockExclusive).map_err(io::Error::from);
+        // With it goes this lock, before anybody is told.
+        drop(file);
+        drop(done.send(locked));
+    };
+    thread::Builder::new().name("tramite-outbox-close".into()).spawn(wait)?;
+    match ended.recv_timeout(CLOSE_MAX) {
+        Ok(locked) => locked,
+        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
     }
 }
 
@@ -162,6 +184,8 @@ impl OrderedMap for SledMap {
             drop(db);
             Ok(())
         })?;
+        let file = self.folder.join("db");
+        wait_until_free(&file).map_err(|e| MapError(format!("close {}: {e}", file.display())))?;
         self.sync()
     }
 
