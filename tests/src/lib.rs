@@ -11,6 +11,7 @@ pub mod clerk;
 pub mod codec;
 pub mod collector;
 pub mod config;
+pub mod cuts;
 pub mod desk;
 pub mod dice;
 pub mod failing_disk;

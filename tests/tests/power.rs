@@ -4,7 +4,7 @@
 //! `TRAMITE_CUTS=n` spreads that many cuts over the promises; without it each has its least. A failure prints the seed, and
 //! `TRAMITE_SEED` gives the same choices again.
 
-use std::{env, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::time::{Instant, sleep};
@@ -13,8 +13,9 @@ use tramite_tests::{
     accounts::{Book, Figures},
     attack::join,
     clerk::Clerk,
+    cuts::Promise,
     desk::{Desk, insist, passing},
-    dice::{Dice, SEED},
+    dice::Dice,
     load,
     loop_disk::{self, LoopDisk},
     network::{Network, PATIENCE, START_MAX},
@@ -22,10 +23,6 @@ use tramite_tests::{
     traffic::{self, Shape, Traffic},
 };
 
-/// How many cuts there are in all.
-const CUTS: &str = "TRAMITE_CUTS";
-/// Promises among which they are spread.
-const PROMISES: u64 = 12;
 /// Cuts of one network, one after the other, before its accounts are closed.
 const CUTS_OF_ONE: u64 = 5;
 /// The largest attachments that are common, and some of the largest that are allowed.
@@ -37,43 +34,6 @@ const LARGE_CONTENT_BYTES: usize = 32 * 1024 + 16;
 const ITEMS: usize = 12;
 /// What a store says when it is open.
 const OPEN: &str = "the store is open";
-
-/// One of the promises: its number, its name, its chance.
-struct Promise {
-    name: &'static str,
-    cuts: u64,
-    seed: u64,
-    dice: Dice,
-}
-
-impl Promise {
-    /// `None` where no power can be cut.
-    fn of(number: u64, name: &'static str) -> Result<Option<Self>> {
-        if !loop_disk::is_here()? {
-            return Ok(None);
-        }
-        let all: u64 = env::var(CUTS).map_or(Ok(PROMISES), |wish| wish.parse()).with_context(|| CUTS)?;
-        let cuts = (all / PROMISES + u64::from(number < all % PROMISES)).max(1);
-        let seed = Dice::seed()?;
-        Ok(Some(Self { name, cuts, seed, dice: Dice::new(seed.wrapping_add(number << 32)) }))
-    }
-
-    /// Cuts for each network, one after the other.
-    fn networks(&self, cuts_of_one: u64) -> impl Iterator<Item = u64> + use<> {
-        let all = self.cuts;
-        (0..all).step_by(usize::try_from(cuts_of_one).unwrap_or(1)).map(move |done| cuts_of_one.min(all - done))
-    }
-
-    /// What a failure needs to be seen again.
-    fn failed(&self, network: &Network) -> String {
-        format!("{}: {SEED}={} makes the same choices\n{}", self.name, self.seed, network.logs())
-    }
-
-    #[expect(clippy::print_stdout, reason = "the figures of a longer run")]
-    fn kept(&self, figures: impl std::fmt::Debug) {
-        println!("power: {}: {} cuts, {figures:?}; none lost, none twice", self.name, self.cuts);
-    }
-}
 
 /// A gateway on a disk that can be cut off, and the accounts with it.
 struct Scene {
