@@ -2,6 +2,7 @@
 //!
 //! Invariant: every subcommand has a sentence on what it does, an example, and what to do next.
 
+mod bench;
 mod certs;
 mod office;
 mod ops;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::{
+    bench::{Bench, BenchClient},
     certs::{Certs, CertsCommand, Issue, RoleWord},
     office::{
         Case, Cases, CodeList, Codes, Documents, DocumentsCommand, Inbox, Institutions, ModeWord, RequestDocuments,
@@ -155,6 +157,10 @@ Next: write them into a message; `tramite send FILE` sends it.")]
     Ops(Ops),
     /// Check, measure and repair the store of a node that is stopped.
     Store(Store),
+    Bench(Bench),
+    /// A process of the bench.
+    #[command(hide = true)]
+    BenchClient(BenchClient),
     /// Print the completion script for a shell.
     #[command(after_help = "Examples:
   tramite completion bash > /etc/bash_completion.d/tramite

@@ -11,7 +11,7 @@ mod chaos;
 mod folder;
 mod live;
 mod network;
-mod process;
+pub(crate) mod process;
 mod site;
 mod table;
 mod verdict;

@@ -3,6 +3,7 @@
 //! The composition root: the only place where environment, clock and signals come in. Knows every other crate; is known by none.
 //! Invariant: every way out is one documented exit code, and every failure one sentence with what to do.
 
+mod bench;
 mod cli;
 mod command;
 mod connect;
@@ -68,6 +69,9 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
     if let Command::Certs(asked) = &cli.command {
         return command::certs::run(asked, output);
     }
+    if let Command::BenchClient(_) = &cli.command {
+        return bench::client();
+    }
     if let Command::Codes(asked) = &cli.command {
         return command::codes::run(asked, output);
     }
@@ -92,7 +96,12 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
             Command::Status(asked) => command::network::status(asked, output).await,
             Command::Institutions(asked) => command::network::institutions(asked, output).await,
             Command::Ops(asked) => command::ops::run(asked, output).await,
-            Command::Codes(_) | Command::Completion(_) | Command::Certs(_) | Command::Store(_) => Ok(Exit::Ok),
+            Command::Bench(asked) => bench::run(asked, output).await,
+            Command::BenchClient(_)
+            | Command::Codes(_)
+            | Command::Completion(_)
+            | Command::Certs(_)
+            | Command::Store(_) => Ok(Exit::Ok),
         }
     });
     // What still blocks a thread (a write to a slow disk) has had its 30 seconds; the process ends without it.

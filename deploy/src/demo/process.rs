@@ -24,7 +24,7 @@ const LOG_LINES: usize = 5;
 
 /// A running process.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     name: String,
     arguments: Vec<String>,
     log: PathBuf,
@@ -33,7 +33,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts `tramite <role> --config <config>`; the log goes on where it ended.
-    pub(super) fn start(name: &str, role: &str, config: &Path, log: PathBuf) -> Result<Self, Failure> {
+    pub(crate) fn start(name: &str, role: &str, config: &Path, log: PathBuf) -> Result<Self, Failure> {
         let arguments = vec![
             role.to_owned(),
             "--config".to_owned(),
@@ -45,17 +45,17 @@ impl Process {
     }
 
     /// Whose process it is.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Its process id, while it runs.
-    pub(super) fn id(&self) -> Option<u32> {
+    pub(crate) fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
     /// Ends it as a power cut would: SIGKILL, no warning.
-    pub(super) async fn kill(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn kill(&mut self) -> Result<(), Failure> {
         self.child
             .kill()
             .await
@@ -63,13 +63,13 @@ impl Process {
     }
 
     /// Starts it again, as it was.
-    pub(super) fn restart(&mut self) -> Result<(), Failure> {
+    pub(crate) fn restart(&mut self) -> Result<(), Failure> {
         self.child = spawn(&self.name, &self.arguments, &self.log)?;
         Ok(())
     }
 
     /// Fails when it has ended by itself, with the end of its log.
-    pub(super) fn check(&mut self) -> Result<(), Failure> {
+    pub(crate) fn check(&mut self) -> Result<(), Failure> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => Err(self.ended(status)),
@@ -78,7 +78,7 @@ impl Process {
     }
 
     /// Asks it to end, waits, and kills it when it does not.
-    pub(super) async fn end(&mut self, patience: Duration) {
+    pub(crate) async fn end(&mut self, patience: Duration) {
         let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid {
             // It may have ended between the two calls; then there is nobody to ask.

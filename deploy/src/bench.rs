@@ -1,0 +1,264 @@
+//! `tramite bench`: how fast a gateway is on this machine, and how fast the machine is.
+//!
+//! A gateway on a fresh store, a process that sends and one that receives for every recipient, each a process of its own over mutual
+//! TLS. This process only gives orders, reads what the system says of the others, and checks the accounts: what was submitted was
+//! acknowledged, delivered once, settled and noticed, or the bench fails. In the same run it measures the limits: the same bytes
+//! appended and synced, and the same frames over a bare stream.
+//!
+//! In flight means submitted and not acknowledged, as a broker's unconfirmed publishes; what is acknowledged and not yet receipted is
+//! bounded apart. The time of a message begins before its origin is written and ends, for the acknowledgement, when its acceptance is
+//! verified; for the handover, when the recipient has the word that its receipt stands.
+
+mod bare;
+mod batches;
+mod child;
+mod client;
+mod disk;
+mod figures;
+mod gauge;
+mod histogram;
+mod idle;
+mod letter;
+mod live;
+mod network;
+mod recipients;
+mod report;
+mod sender;
+mod time;
+mod wire;
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::client::run as client;
+use self::{
+    child::Client,
+    figures::{Limits, Processes, Restart, Run, Whole},
+    live::Live,
+    network::{Network, Size},
+    time::{Epoch, now_ns},
+    wire::{Load, Order, Role, Said, Sent, Setup, Window},
+};
+use crate::{
+    cli,
+    failure::{Exit, Failure},
+    output::Output,
+    signals,
+};
+
+/// From an order until the run begins: every process has read it by then.
+const AHEAD_NS: u64 = 50_000_000;
+/// How long each limit is measured, at most.
+const LIMIT_NS: u64 = 3_000_000_000;
+/// Before the bare stream counts.
+const LIMIT_WARM_NS: u64 = 300_000_000;
+/// What is filled in goes in frames of 64, so many at once.
+const FILL: Load = Load { in_flight: 512, unsettled: u64::MAX, frame: 64 };
+/// The least and the most of a padded body.
+const CONTENT: std::ops::RangeInclusive<u64> = 512..=65_536;
+
+/// Measures.
+pub(crate) async fn run(asked: cli::Bench, output: &Output) -> Result<Exit, Failure> {
+    if !CONTENT.contains(&asked.content) || !asked.content.is_power_of_two() {
+        let sentence = format!("--content {} is no length of a padded body", asked.content);
+        return Err(Failure::usage(sentence, "Give a power of two from 512 to 65536."));
+    }
+    let stop = CancellationToken::new();
+    signals::stop_on_signals(stop.clone())?;
+    let live = Live::new(*output);
+    live.say("Making an authority, certificates and a gateway on a fresh store");
+    let size = Size { recipients: asked.recipients, idle: asked.idle, backlog: asked.backlog > 0 };
+    let mut network = Network::start(asked.dir.as_deref(), size).await?;
+    let measured = tokio::select! {
+        measured = measure(&asked, &mut network, &live) => measured,
+        () = stop.cancelled() => Err(Failure::new(Exit::Failed, "it was interrupted", "")),
+    };
+    live.end();
+    // When the gateway has ended by itself, that is why everything else failed.
+    let measured = if measured.is_err() { network.gateway.check().and(measured) } else { measured };
+    let folder = network.end(asked.keep || (measured.is_err() && !stop.is_cancelled())).await;
+    if let Some(folder) = folder {
+        live.say(&format!("Everything is kept in {}", folder.display()));
+    }
+    let whole = measured?;
+    output.answer(&report::value(&asked, &whole), || report::text(*output, &whole));
+    Ok(Exit::Ok)
+}
+
+/// Everything, in its order.
+async fn measure(asked: &cli::Bench, network: &mut Network, live: &Live) -> Result<Whole, Failure> {
+    let setup = |role, address: String| Setup {
+        role,
+        folder: network.path().to_owned(),
+        address,
+        epoch_ns: Epoch::of_now().0,
+        recipients: network.recipients.clone(),
+        absent: network.absent.clone(),
+        idle: if role == Role::Idle { network.idle.clone() } else { Vec::new() },
+        content: usize::try_from(asked.content).unwrap_or(usize::MAX),
+        gather_ms: asked.gather,
+    };
+    live.say("Sealing bodies and connecting everybody");
+    let one_epoch = setup(Role::Sender, network.address.to_string());
+    let as_role = |role, address: String| Setup { epoch_ns: one_epoch.epoch_ns, ..setup(role, address) };
+    let mut idle = None;
+    if asked.idle > 0 {
+        let mut process =
+            Client::start("the process of the idle", &as_role(Role::Idle, network.address.to_string())).await?;
+        process.ready().await?;
+        idle = Some(process);
+    }
+    let any = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).to_string();
+    let mut bare = Client::start("the bare stream", &as_role(Role::Bare, any)).await?;
+    let bare_address = bare.ready().await?;
+    let recipients_setup = as_role(Role::Recipients, network.address.to_string());
+    let mut bench = Bench {
+        sender: Client::start("the sender", &one_epoch).await?,
+        recipients: Client::start("the recipients", &recipients_setup).await?,
+        bare,
+        bare_address,
+        idle,
+        settled: 0,
+    };
+    bench.sender.ready().await?;
+    bench.recipients.ready().await?;
+    let mut whole = Whole { idle: asked.idle, content: asked.content, ..Whole::default() };
+    if asked.backlog > 0 {
+        whole.backlog = Some(bench.fill(asked.backlog, live).await?);
+    }
+    for load in loads(asked) {
+        let run = bench.run(asked, network, load, live).await?;
+        let limits = bench.limits(asked, network, &run, live).await?;
+        whole.runs.push((run, limits));
+    }
+    drop(bench);
+    if asked.kill {
+        live.say("Killing the gateway with SIGKILL");
+        let took = network.kill().await?;
+        whole.restart = Some(Restart { seconds: took.as_secs_f64(), waiting: asked.backlog });
+    }
+    Ok(whole)
+}
+
+/// The loads asked for.
+fn loads(asked: &cli::Bench) -> Vec<Load> {
+    let in_flight = if asked.in_flight.is_empty() { vec![1, 256] } else { asked.in_flight.clone() };
+    let load = |in_flight: u32| {
+        let in_flight = u64::from(in_flight);
+        let unsettled = if in_flight == 1 { 1 } else { (16 * in_flight).max(1_024) };
+        Load {
+            in_flight,
+            unsettled: asked.unsettled.map_or(unsettled, u64::from),
+            frame: u64::from(asked.frame).min(in_flight),
+        }
+    };
+    in_flight.into_iter().map(load).collect()
+}
+
+/// The processes, and how far the accounts have come.
+struct Bench {
+    sender: Client,
+    recipients: Client,
+    bare: Client,
+    bare_address: String,
+    idle: Option<Client>,
+    /// Messages settled in all runs so far.
+    settled: u64,
+}
+
+impl Bench {
+    /// One run.
+    async fn run(&mut self, asked: &cli::Bench, network: &Network, load: Load, live: &Live) -> Result<Run, Failure> {
+        let begin_ns = now_ns() + AHEAD_NS;
+        let count_ns = begin_ns + asked.warm_up * 1_000_000_000;
+        let window = Window { begin_ns, count_ns, end_ns: count_ns + asked.duration * 1_000_000_000 };
+        let order = Order::Run { window, load };
+        self.recipients.tell(&order).await?;
+        self.sender.tell(&order).await?;
+        live.begin(&format!("{} in flight, frames of {}", load.in_flight, load.frame), window);
+        let pids = Processes {
+            gateway: network.gateway.id(),
+            sender: self.sender.id(),
+            recipients: self.recipients.id(),
+            idle: self.idle.as_ref().and_then(Client::id),
+        };
+        let sampled = figures::sample(pids, network.metrics, window);
+        tokio::pin!(sampled);
+        let (mut samples, mut sent) = (None, None);
+        while samples.is_none() || sent.is_none() {
+            tokio::select! {
+                found = &mut sampled, if samples.is_none() => samples = Some(found?),
+                said = self.sender.hear(), if sent.is_none() => match said? {
+                    Said::Progress { count } => live.progress(count),
+                    Said::Sent(accounts) => sent = Some(*accounts),
+                    _ => {}
+                },
+                failed = self.recipients.hear() => { failed?; }
+            }
+        }
+        let (samples, sent) = (samples.unwrap_or_default(), sent.unwrap_or_default());
+        self.settled = sent.submitted - sent.absent;
+        self.recipients.tell(&Order::Tell { settled: self.settled }).await?;
+        let received = loop {
+            if let Said::Received(accounts) = self.recipients.hear().await? {
+                break *accounts;
+            }
+        };
+        live.end();
+        figures::even(&sent, &received)?;
+        Ok(Run { load, seconds: asked.duration, sent, received, samples })
+    }
+
+    /// The machine's limits, with the same bytes and the same load.
+    async fn limits(
+        &mut self,
+        asked: &cli::Bench,
+        network: &Network,
+        run: &Run,
+        live: &Live,
+    ) -> Result<Limits, Failure> {
+        let for_ns = LIMIT_NS.min(asked.duration * 1_000_000_000);
+        let load = run.load;
+        let group_bytes = run.group_bytes(asked.content);
+        live.say(&format!("The limits: {group_bytes} bytes appended and synced; the same frames over a bare stream"));
+        let folder = network.path().to_owned();
+        let disk = tokio::task::spawn_blocking(move || disk::append(&folder, group_bytes, for_ns)).await;
+        let disk = disk.map_err(|error| Failure::internal("the disk cannot be measured").because(&error))??;
+        let begin_ns = now_ns() + AHEAD_NS;
+        let window = Window { begin_ns, count_ns: begin_ns + LIMIT_WARM_NS, end_ns: begin_ns + LIMIT_WARM_NS + for_ns };
+        self.sender.tell(&Order::Stream { address: self.bare_address.clone(), window, load }).await?;
+        let cpu = gauge::cpu_us(self.bare.id()) + gauge::cpu_us(self.sender.id());
+        let stream = self.accounts().await?;
+        let cpu_us = gauge::cpu_us(self.bare.id()) + gauge::cpu_us(self.sender.id()) - cpu;
+        Ok(Limits { group_bytes, disk, stream, stream_cpu_us: cpu_us, for_ns })
+    }
+
+    /// Messages that wait for the absent.
+    async fn fill(&mut self, count: u64, live: &Live) -> Result<f64, Failure> {
+        live.say(&format!("{count} messages for absent recipients"));
+        live.count(count);
+        let begun = now_ns();
+        self.sender.tell(&Order::Fill { count, load: FILL }).await?;
+        let sent = loop {
+            match self.sender.hear().await? {
+                Said::Progress { count } => live.progress(count),
+                Said::Sent(accounts) => break accounts,
+                _ => {}
+            }
+        };
+        live.end();
+        if sent.acknowledged != sent.submitted {
+            return Err(Failure::new(Exit::Failed, "not every message of the backlog was acknowledged", ""));
+        }
+        Ok(Duration::from_nanos(now_ns() - begun).as_secs_f64())
+    }
+
+    async fn accounts(&mut self) -> Result<Sent, Failure> {
+        loop {
+            if let Said::Sent(accounts) = self.sender.hear().await? {
+                return Ok(*accounts);
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! What was measured, what follows from it, and whether the accounts come out even.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::time::{sleep, sleep_until};
+
+use super::{
+    gauge::{self, Written},
+    histogram::Histogram,
+    time::{instant, now_ns},
+    wire::{Load, Received, Sent, Window},
+};
+use crate::failure::{Exit, Failure};
+
+/// How often the gateway's memory is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// A fact in the journal, its statements and signatures with it; measured: 960 bytes in frames of 64.
+const FACT_BYTES: u64 = 1_024;
+/// What sealing adds to a body, with the encapsulated key.
+const SEALED_BYTES: u64 = 48;
+
+/// The processes that are watched.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Processes {
+    pub(super) gateway: Option<u32>,
+    pub(super) sender: Option<u32>,
+    pub(super) recipients: Option<u32>,
+    pub(super) idle: Option<u32>,
+}
+
+/// CPU in microseconds, by process.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cpu {
+    pub(super) gateway: u64,
+    pub(super) sender: u64,
+    pub(super) recipients: u64,
+    pub(super) idle: u64,
+}
+
+impl Processes {
+    fn cpu(self) -> Cpu {
+        let [gateway, sender, recipients, idle] =
+            [self.gateway, self.sender, self.recipients, self.idle].map(gauge::cpu_us);
+        Cpu { gateway, sender, recipients, idle }
+    }
+}
+
+/// What the system and the gateway say of a window.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Samples {
+    pub(super) cpu: Cpu,
+    pub(super) memory_peak_kib: u64,
+    pub(super) written: Written,
+}
+
+/// Looks at the begin, at the end and in between.
+pub(super) async fn sample(pids: Processes, page: SocketAddr, window: Window) -> Result<Samples, Failure> {
+    sleep_until(instant(window.count_ns)).await;
+    let (before, first) = (gauge::written(page).await?, pids.cpu());
+    let mut memory_peak_kib = 0;
+    while now_ns() + 1_000_000 < window.end_ns {
+        memory_peak_kib = memory_peak_kib.max(gauge::anonymous_kib(pids.gateway));
+        sleep(LOOK.min(Duration::from_nanos(window.end_ns.saturating_sub(now_ns())))).await;
+    }
+    let (last, after) = (pids.cpu(), gauge::written(page).await?);
+    Ok(Samples {
+        cpu: Cpu {
+            gateway: last.gateway - first.gateway,
+            sender: last.sender - first.sender,
+            recipients: last.recipients - first.recipients,
+            idle: last.idle - first.idle,
+        },
+        memory_peak_kib,
+        written: Written { groups: after.groups - before.groups, facts: after.facts - before.facts },
+    })
+}
+
+/// One run.
+#[derive(Debug, Clone)]
+pub(super) struct Run {
+    pub(super) load: Load,
+    pub(super) seconds: u64,
+    pub(super) sent: Sent,
+    pub(super) received: Received,
+    pub(super) samples: Samples,
+}
+
+/// The machine's limits beside a run.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    /// Bytes of a group in the run.
+    pub(super) group_bytes: u64,
+    /// One write and one `fdatasync` of as many.
+    pub(super) disk: Histogram,
+    pub(super) stream: Sent,
+    pub(super) stream_cpu_us: u64,
+    /// How long each was measured.
+    pub(super) for_ns: u64,
+}
+
+/// How long the gateway took to serve again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Restart {
+    pub(super) seconds: f64,
+    pub(super) waiting: u64,
+}
+
+/// Everything.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Whole {
+    pub(super) runs: Vec<(Run, Limits)>,
+    pub(super) idle: u32,
+    pub(super) content: u64,
+    /// Seconds that filling took.
+    pub(super) backlog: Option<f64>,
+    pub(super) restart: Option<Restart>,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a run are far below 2^53")]
+pub(super) fn ratio(of: u64, to: u64) -> f64 {
+    if to == 0 { 0.0 } else { of as f64 / to as f64 }
+}
+
+impl Run {
+    /// Messages a second whose receipt stands.
+    pub(super) fn rate(&self) -> f64 {
+        ratio(self.received.window, self.seconds)
+    }
+
+    /// Microseconds of CPU a message.
+    pub(super) fn each_us(&self, cpu_us: u64) -> f64 {
+        ratio(cpu_us, self.received.window)
+    }
+
+    /// Bytes of a group of the journal, near enough for the disk: the contents of what was accepted, and its facts.
+    pub(super) fn group_bytes(&self, content: u64) -> u64 {
+        let bytes = self.sent.window * (content + SEALED_BYTES) + self.samples.written.facts * FACT_BYTES;
+        bytes / self.samples.written.groups.max(1)
+    }
+
+    /// Messages a group: each is in a group three times: accepted, settled, its notice settled.
+    pub(super) fn messages_a_group(&self) -> f64 {
+        ratio(self.received.window, self.samples.written.groups)
+    }
+}
+
+impl Limits {
+    /// Groups a second that the disk takes.
+    pub(super) fn disk_rate(&self) -> f64 {
+        ratio(self.disk.total() * 1_000_000_000, self.for_ns)
+    }
+
+    /// Messages a second that the bare stream carries one way, with an answer for each.
+    pub(super) fn stream_rate(&self) -> f64 {
+        ratio(self.stream.window * 1_000_000_000, self.for_ns)
+    }
+
+    /// Microseconds of CPU a message of the bare stream, both ends.
+    pub(super) fn stream_each_us(&self) -> f64 {
+        ratio(self.stream_cpu_us, self.stream.submitted)
+    }
+}
+
+/// Whether everything that went out came back, once.
+pub(super) fn even(sent: &Sent, received: &Received) -> Result<(), Failure> {
+    let counted = sent.submitted - sent.absent;
+    let accounts = [
+        ("acknowledged", sent.acknowledged, sent.submitted),
+        ("delivered", received.delivered, counted),
+        ("settled", received.settled, counted),
+        ("noticed", sent.noticed, counted),
+        ("delivered again", received.again, 0),
+    ];
+    match accounts.into_iter().find(|(_, is, must)| is != must) {
+        None => Ok(()),
+        Some((what, is, must)) => {
+            let sentence = format!("the accounts do not come out even: {is} messages were {what}, not {must}");
+            Err(Failure::new(Exit::Failed, sentence, "Nothing that was measured counts."))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_is_lost_or_comes_twice_fails_the_bench() {
+        let sent = Sent { submitted: 10, absent: 2, acknowledged: 10, noticed: 8, ..Sent::default() };
+        let received = Received { delivered: 8, settled: 8, ..Received::default() };
+        even(&sent, &received).unwrap();
+        even(&Sent { acknowledged: 9, ..sent.clone() }, &received).unwrap_err();
+        even(&Sent { noticed: 7, ..sent.clone() }, &received).unwrap_err();
+        even(&sent, &Received { settled: 7, ..received.clone() }).unwrap_err();
+        even(&sent, &Received { delivered: 9, ..received.clone() }).unwrap_err();
+        even(&sent, &Received { again: 1, ..received }).unwrap_err();
+    }
+}

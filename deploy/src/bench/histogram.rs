@@ -1,0 +1,131 @@
+//! A histogram of nanoseconds: counts in buckets less than one hundredth wide, so that it can go between processes as numbers.
+//!
+//! `hdrhistogram` was considered: it has more than is needed here, and its form between processes is binary.
+
+use serde::{Deserialize, Serialize};
+
+/// Bits of a value that a bucket keeps: 128 buckets for each doubling.
+const KEPT: u32 = 7;
+const PER_DOUBLING: u64 = 1 << KEPT;
+/// Up to 2^44 ns, almost five hours.
+const BUCKETS: usize = ((44 - KEPT as usize) + 1) << KEPT;
+
+/// Counts by bucket.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "Vec<(usize, u64)>", into = "Vec<(usize, u64)>")]
+pub(super) struct Histogram {
+    counts: Vec<u64>,
+    total: u64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { counts: vec![0; BUCKETS], total: 0 }
+    }
+}
+
+impl From<Vec<(usize, u64)>> for Histogram {
+    fn from(pairs: Vec<(usize, u64)>) -> Self {
+        let mut made = Self::default();
+        for (bucket, count) in pairs {
+            if let Some(there) = made.counts.get_mut(bucket) {
+                *there += count;
+                made.total += count;
+            }
+        }
+        made
+    }
+}
+
+impl From<Histogram> for Vec<(usize, u64)> {
+    fn from(histogram: Histogram) -> Self {
+        histogram.counts.into_iter().enumerate().filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+fn bucket_of(ns: u64) -> usize {
+    let doublings = (63 - (ns | PER_DOUBLING).leading_zeros()) - KEPT;
+    let bucket = (u64::from(doublings) << KEPT) + (ns >> doublings);
+    usize::try_from(bucket).unwrap_or(usize::MAX).min(BUCKETS - 1)
+}
+
+/// The middle of a bucket.
+fn value_of(bucket: usize) -> u64 {
+    let bucket = bucket as u64;
+    if bucket < 2 * PER_DOUBLING {
+        return bucket;
+    }
+    let doublings = (bucket >> KEPT) - 1;
+    ((bucket - (doublings << KEPT)) << doublings) + (1 << doublings) / 2
+}
+
+impl Histogram {
+    /// Counts one.
+    pub(super) fn record(&mut self, ns: u64) {
+        if let Some(count) = self.counts.get_mut(bucket_of(ns)) {
+            *count += 1;
+            self.total += 1;
+        }
+    }
+
+    /// How many were counted.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The value below which so many thousandths are, in microseconds; 0 when there are none.
+    pub(super) fn permille_us(&self, permille: u64) -> f64 {
+        let rank = (self.total * permille).div_ceil(1_000).max(1);
+        let mut below = 0;
+        for (bucket, count) in self.counts.iter().enumerate() {
+            below += count;
+            if below >= rank {
+                return micros(value_of(bucket));
+            }
+        }
+        0.0
+    }
+
+    /// For a picture: the counts between these limits in microseconds, below the first one and above the last one too.
+    pub(super) fn between(&self, limits_us: &[u64]) -> Vec<u64> {
+        let mut sums = vec![0; limits_us.len() + 1];
+        for (bucket, count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let us = value_of(bucket) / 1_000;
+            let place = limits_us.partition_point(|limit| *limit <= us);
+            if let Some(sum) = sums.get_mut(place) {
+                *sum += count;
+            }
+        }
+        sums
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "hours in nanoseconds are far below 2^53")]
+fn micros(ns: u64) -> f64 {
+    ns as f64 / 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_comes_back_within_a_hundredth() {
+        for ns in [0, 1, 127, 128, 255, 256, 1_000, 123_456, 9_876_543_210] {
+            let back = value_of(bucket_of(ns));
+            assert!(back.abs_diff(ns) * 100 <= ns, "{ns} {back}");
+        }
+    }
+
+    #[test]
+    fn percentiles_survive_the_way_between_processes() {
+        let mut histogram = Histogram::default();
+        (1..=1_000).for_each(|us| histogram.record(us * 1_000));
+        let text = serde_json::to_string(&histogram).unwrap();
+        let back: Histogram = serde_json::from_str(&text).unwrap();
+        assert_eq!(back.total(), 1_000);
+        assert!((back.permille_us(500) - 500.0).abs() < 5.0, "{}", back.permille_us(500));
+        assert!((back.permille_us(990) - 990.0).abs() < 10.0, "{}", back.permille_us(990));
+        assert_eq!(back.between(&[100]).iter().sum::<u64>(), 1_000);
+    }
+}

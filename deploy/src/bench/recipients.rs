@@ -1,0 +1,271 @@
+//! The institutions that receive: each has a connection, keys and a cache of verified batches of its own; one process holds them all.
+//!
+//! What an adapter does without opening: digests of what came against the origin, the origin's batch and inclusion, the acceptance's,
+//! then a receipt, signed with others, and the word that it stands. Invariant: what was delivered is counted by its number, so that
+//! nothing that comes twice passes for something new.
+
+mod accounts;
+
+use std::{cell::RefCell, collections::VecDeque, future::pending, rc::Rc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    task::LocalSet,
+    time::{Instant, sleep_until},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tramite_proto::{
+    batch,
+    ids::{Digest, InstitutionName, MessageId},
+    jws::EcdsaSigner,
+    pb::{
+        exchange::v1::{Delivery, ReceiveFrame, ReceiveRequest, Settlement, settlement},
+        statement::v1::FramedStatement,
+    },
+    statement::{Event, Evidence, Origin},
+};
+
+use self::accounts::{Accounts, begin, tell};
+use super::{
+    batches::Batches,
+    client::{self, Trouble, say},
+    letter::ReceiptForm,
+    network::{GATEWAY, SENDER},
+    time::{Epoch, now_ns},
+    wire::{Load, Order, Said, Setup},
+};
+
+/// Deliveries on their way to one recipient: the most that a gateway gives.
+const CREDIT: u32 = 1_024;
+/// Receipts under one signature.
+const GATHERED_MAX: usize = 64;
+/// Requests that wait for the line.
+const AHEAD: usize = 64;
+/// Between the ids of receipts and those of messages: their numbers begin here.
+const RECEIPTS_FROM: u64 = 1 << 48;
+/// One recipient.
+struct Recipient {
+    epoch: Epoch,
+    name: InstitutionName,
+    pen: EcdsaSigner,
+    form: ReceiptForm,
+    sender: Batches,
+    gateway: Batches,
+    requests: mpsc::Sender<ReceiveRequest>,
+    /// Receipts that wait for a signature: the delivery, when the message was submitted, the receipt's text.
+    gathered: Vec<(u64, u64, bytes::Bytes)>,
+    /// What was settled and waits for its answer: the delivery, and when its message was submitted.
+    unanswered: VecDeque<(u64, u64)>,
+    flush_at: Option<Instant>,
+    accounts: Rc<RefCell<Accounts>>,
+}
+
+/// Connects every recipient, and does as it is told.
+pub(super) async fn run(setup: Setup, orders: mpsc::Receiver<Order>) -> Result<(), Trouble> {
+    LocalSet::new().run_until(within(setup, orders)).await
+}
+
+async fn within(setup: Setup, mut orders: mpsc::Receiver<Order>) -> Result<(), Trouble> {
+    let accounts = Rc::new(RefCell::new(Accounts::default()));
+    let (failed, mut failures) = mpsc::channel(1);
+    for name in &setup.recipients {
+        let (recipient, frames) = Recipient::connect(&setup, name, Rc::clone(&accounts)).await?;
+        let failed = failed.clone();
+        tokio::task::spawn_local(async move {
+            if let Err(trouble) = recipient.receive(frames).await {
+                // The first one is told; the rest follows from it.
+                let _ = failed.try_send(trouble);
+            }
+        });
+    }
+    say(&Said::Ready { address: String::new() });
+    loop {
+        tokio::select! {
+            trouble = failures.recv() => return Err(trouble.unwrap_or_else(|| Trouble::new("nobody receives".to_owned()))),
+            order = orders.recv() => match order {
+                None => return Ok(()),
+                Some(Order::Run { window, load }) => begin(&accounts, window, gather(&setup, load)),
+                Some(Order::Tell { settled }) => tell(&accounts, settled).await?,
+                Some(Order::Fill { .. } | Order::Stream { .. }) => {}
+            },
+        }
+    }
+}
+
+/// Receipts gather only where more may come.
+fn gather(setup: &Setup, load: Load) -> Duration {
+    if load.in_flight == 1 { Duration::ZERO } else { Duration::from_millis(setup.gather_ms) }
+}
+
+impl Recipient {
+    async fn connect(
+        setup: &Setup,
+        name: &str,
+        accounts: Rc<RefCell<Accounts>>,
+    ) -> Result<(Self, Streaming<ReceiveFrame>), Trouble> {
+        let own: InstitutionName = name.parse().map_err(|error| Trouble::of("a recipient's name", &error))?;
+        let from: InstitutionName = SENDER.parse().map_err(|error| Trouble::of("the sender's name", &error))?;
+        let (requests, requests_out) = mpsc::channel(AHEAD);
+        let recipient = Self {
+            epoch: setup.epoch(),
+            pen: client::pen(&setup.folder, name)?,
+            form: ReceiptForm::new(&own, &from)?,
+            name: own,
+            sender: Batches::of(&setup.folder, SENDER)?,
+            gateway: Batches::of(&setup.folder, GATEWAY)?,
+            requests,
+            gathered: Vec::new(),
+            unanswered: VecDeque::new(),
+            flush_at: None,
+            accounts,
+        };
+        recipient.request(ReceiveRequest { credit: CREDIT, ..ReceiveRequest::default() }).await?;
+        let mut client = client::exchange(&setup.folder, name, &setup.address)?;
+        let frames = client.receive(ReceiverStream::new(requests_out)).await;
+        let frames = frames.map_err(|status| Trouble::status("a stream of a recipient", &status))?.into_inner();
+        Ok((recipient, frames))
+    }
+
+    /// Until the stream ends, which it must not.
+    async fn receive(mut self, mut frames: Streaming<ReceiveFrame>) -> Result<(), Trouble> {
+        loop {
+            let flush_at = self.flush_at;
+            let flush = async move {
+                match flush_at {
+                    Some(at) => sleep_until(at).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = flush => self.flush().await?,
+                frame = frames.message() => match frame {
+                    Ok(Some(frame)) => self.frame(frame).await?,
+                    Ok(None) => return Err(Trouble::new(format!("the gateway ended the stream of {}", self.name))),
+                    Err(status) => return Err(Trouble::status(&format!("the stream of {}", self.name), &status)),
+                },
+            }
+        }
+    }
+
+    async fn frame(&mut self, frame: ReceiveFrame) -> Result<(), Trouble> {
+        let now = now_ns();
+        if !frame.notices.is_empty() {
+            return Err(Trouble::new(format!("{} got a notice, and sent nothing", self.name)));
+        }
+        self.settled(now, &frame)?;
+        for delivery in frame.deliveries {
+            self.take(now, &frame.jws, delivery)?;
+            if self.gathered.len() == GATHERED_MAX {
+                self.flush().await?;
+            }
+        }
+        if !self.gathered.is_empty() && self.flush_at.is_none() {
+            self.flush_at = Some(Instant::now() + self.accounts.borrow().gather);
+        }
+        Ok(())
+    }
+
+    /// Answers to settlements, in the order in which they were sent.
+    fn settled(&mut self, now: u64, frame: &ReceiveFrame) -> Result<(), Trouble> {
+        let mut accounts = self.accounts.borrow_mut();
+        for answer in &frame.settled {
+            if let Some(refusal) = &answer.refused {
+                let sentence = format!("a receipt was refused ({}): {}", refusal.reason, refusal.detail);
+                return Err(Trouble::new(sentence));
+            }
+            let (delivery_id, submitted_ns) = self.unanswered.pop_front().unwrap_or_default();
+            if delivery_id != answer.delivery_id {
+                return Err(Trouble::new("a settlement was answered that was not asked for".to_owned()));
+            }
+            accounts.received.settled += 1;
+            if accounts.counting.is_some_and(|window| window.counts(now)) {
+                accounts.received.window += 1;
+                accounts.received.handover.record(now.saturating_sub(submitted_ns));
+            }
+        }
+        if !frame.settled.is_empty() {
+            accounts.moved.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Checks one message and writes its receipt.
+    fn take(&mut self, now: u64, jws: &[String], delivery: Delivery) -> Result<(), Trouble> {
+        let missing = || Trouble::new("a delivery lacks its message, its origin or its acceptance".to_owned());
+        let message = delivery.message.ok_or_else(missing)?;
+        let json = self.sender.check(jws, message.origin.ok_or_else(missing)?)?;
+        let origin = Origin::parse(&json).map_err(|refused| Trouble::refused("an origin", &refused))?;
+        let checked = origin.check_content(&message.enc, &message.ciphertext);
+        checked.map_err(|refused| Trouble::refused("a content", &refused))?;
+        let identity = Digest::of(&json);
+        let accepted = self.gateway.check(jws, delivery.acceptance.ok_or_else(missing)?)?;
+        let accepted = Evidence::parse(&accepted).map_err(|refused| Trouble::refused("an acceptance", &refused))?;
+        let fits = accepted.evt == Event::SubmissionAcceptance
+            && accepted.mid == origin.jti
+            && accepted.org_s256 == identity
+            && origin.aud == self.name;
+        if !fits {
+            return Err(Trouble::new("a delivery's acceptance is not about its message".to_owned()));
+        }
+        let (submitted_ns, number) = self.epoch.read(&origin.jti);
+        let jti = self.account(now, submitted_ns, number)?;
+        let at_s = self.epoch.unix_s(now);
+        let receipt = self.form.write(&jti, &origin.jti, &identity, &origin.ct.s256, &origin.ptc, at_s);
+        self.gathered.push((delivery.delivery_id, submitted_ns, receipt));
+        Ok(())
+    }
+
+    /// Counts a delivery; gives the id of its receipt.
+    fn account(&self, now: u64, submitted_ns: u64, number: u64) -> Result<MessageId, Trouble> {
+        let mut accounts = self.accounts.borrow_mut();
+        accounts.received.delivered += 1;
+        if accounts.seen.again(number) {
+            accounts.received.again += 1;
+            return Err(Trouble::new(format!("message {number} was delivered twice")));
+        }
+        if accounts.counting.is_some_and(|window| window.counts(now)) {
+            accounts.received.delivery.record(now.saturating_sub(submitted_ns));
+        }
+        accounts.receipts += 1;
+        Ok(self.epoch.message(now, RECEIPTS_FROM + accounts.receipts))
+    }
+
+    /// Signs what was gathered, settles it, and gives the credit back.
+    async fn flush(&mut self) -> Result<(), Trouble> {
+        self.flush_at = None;
+        let mut jsons = Vec::with_capacity(self.gathered.len());
+        let mut settlements = Vec::with_capacity(self.gathered.len());
+        for (delivery_id, submitted_ns, json) in self.gathered.drain(..) {
+            self.unanswered.push_back((delivery_id, submitted_ns));
+            settlements.push(Settlement { delivery_id, outcome: None });
+            jsons.push(json);
+        }
+        let iat = self.epoch.unix_s(now_ns());
+        let signed = batch::sign(&self.pen, iat, &jsons).map_err(|error| Trouble::of("signing", &error))?;
+        let mut jws = Vec::with_capacity(1);
+        for (settlement, statement) in settlements.iter_mut().zip(signed) {
+            if jws.is_empty() {
+                jws.push(statement.jws);
+            }
+            let (json, index, path) = (statement.json, statement.index, statement.path);
+            settlement.outcome =
+                Some(settlement::Outcome::Receipt(FramedStatement { json, jws_index: 0, index, path }));
+        }
+        {
+            let mut accounts = self.accounts.borrow_mut();
+            accounts.received.receipts_signed += 1;
+            let verified = self.sender.verified + self.gateway.verified;
+            (self.sender.verified, self.gateway.verified) = (0, 0);
+            accounts.received.batches += verified;
+        }
+        let credit = u32::try_from(settlements.len()).unwrap_or(0);
+        self.request(ReceiveRequest { credit, jws, settlements }).await
+    }
+
+    async fn request(&self, request: ReceiveRequest) -> Result<(), Trouble> {
+        let sent = self.requests.send(request).await;
+        sent.map_err(|_| Trouble::new(format!("the gateway ended the stream of {}", self.name)))
+    }
+}

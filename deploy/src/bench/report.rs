@@ -1,0 +1,172 @@
+//! The last page: tables and a picture for people, everything in JSON for programs.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::{
+    figures::{Limits, Run, Whole, ratio},
+    histogram::Histogram,
+};
+use crate::{
+    cli,
+    output::{Output, Tone},
+};
+
+/// The limits of the picture's bars, in microseconds.
+const PICTURE_US: [u64; 12] = [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000, 512_000];
+/// Characters of the longest bar.
+const BAR: u64 = 40;
+
+/// For people.
+pub(super) fn text(output: Output, whole: &Whole) -> String {
+    let mut table = output.table(&["", "", ""]);
+    let mut row = |what: &str, value: String, beside: &str| {
+        table.add_row([
+            output.cell(what, Tone::Plain),
+            output.cell(value, Tone::Strong),
+            output.cell(beside, Tone::Faint),
+        ]);
+    };
+    let mut pictures = String::new();
+    for (run, limits) in &whole.runs {
+        let load = run.load;
+        row(&format!("{} in flight, frames of {}", load.in_flight, load.frame), String::new(), "");
+        row("  messages a second", format!("{:.0}", run.rate()), "from submission to a receipt that stands");
+        for (what, histogram) in latencies(run) {
+            row(&format!("  {what}"), pair(histogram), "p50 / p99");
+        }
+        let cpu = run.samples.cpu;
+        let all = cpu.gateway + cpu.sender + cpu.recipients + cpu.idle;
+        let parts = format!(
+            "gateway {:.1}, sender {:.1}, recipients {:.1}",
+            run.each_us(cpu.gateway),
+            run.each_us(cpu.sender),
+            run.each_us(cpu.recipients)
+        );
+        row("  CPU a message", format!("{:.1} µs", run.each_us(all)), &parts);
+        row("  gateway's memory", format!("{} MiB", run.samples.memory_peak_kib / 1_024), "RssAnon, peak");
+        let written = run.samples.written;
+        let groups = format!("{:.1} messages and about {} bytes each", run.messages_a_group(), limits.group_bytes);
+        row("  fdatasync calls", written.groups.to_string(), &groups);
+        let disk = format!("{:.0} a second, {:.1} MiB/s", limits.disk_rate(), disk_mib(limits));
+        row("  limit: append + fdatasync", pair(&limits.disk), &disk);
+        let stream =
+            format!("{:.0} messages a second, {:.1} µs of CPU each", limits.stream_rate(), limits.stream_each_us());
+        row("  limit: bare stream", pair(&limits.stream.acknowledgement), &stream);
+        for (_, what, value) in ratios(run, limits) {
+            row("  ratio", format!("{value:.2}"), what);
+        }
+        picture(&mut pictures, load.in_flight, &run.received.handover);
+    }
+    let mut text = table.to_string();
+    text.push_str(&pictures);
+    if let Some(seconds) = whole.backlog {
+        let _ = write!(text, "\nThe backlog was filled in {seconds:.1} s.");
+    }
+    if let Some(restart) = &whole.restart {
+        let _ = write!(text, "\nKilled with SIGKILL, the gateway served again after {:.2} s.", restart.seconds);
+    }
+    text
+}
+
+fn latencies(run: &Run) -> [(&'static str, &Histogram); 4] {
+    [
+        ("to acknowledgement", &run.sent.acknowledgement),
+        ("to delivery", &run.received.delivery),
+        ("to handover", &run.received.handover),
+        ("to notice", &run.sent.notice),
+    ]
+}
+
+fn pair(histogram: &Histogram) -> String {
+    let millis = |permille| histogram.permille_us(permille) / 1_000.0;
+    format!("{:.3} / {:.3} ms", millis(500), millis(990))
+}
+
+fn disk_mib(limits: &Limits) -> f64 {
+    limits.disk_rate() * ratio(limits.group_bytes, 1 << 20)
+}
+
+/// What counts on any machine.
+fn ratios(run: &Run, limits: &Limits) -> [(&'static str, &'static str, f64); 3] {
+    let over = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
+    let p50 = |histogram: &Histogram| histogram.permille_us(500);
+    let floor = p50(&limits.stream.acknowledgement) + p50(&limits.disk);
+    let groups = ratio(run.samples.written.groups, run.seconds);
+    let acknowledgement = over(p50(&run.sent.acknowledgement), floor);
+    let rate = over(run.rate(), limits.stream_rate());
+    [
+        (
+            "acknowledgement_to_limits",
+            "acknowledgement p50 to (bare round trip + append and fdatasync)",
+            acknowledgement,
+        ),
+        ("rate_to_stream", "messages a second to those of the bare stream", rate),
+        ("groups_to_disk", "groups a second to those that the disk takes", over(groups, limits.disk_rate())),
+    ]
+}
+
+/// A bar for each doubling.
+fn picture(text: &mut String, in_flight: u64, histogram: &Histogram) {
+    let counts = histogram.between(&PICTURE_US);
+    let most = counts.iter().copied().max().unwrap_or(0).max(1);
+    let _ = write!(text, "\nSubmission to handover, {in_flight} in flight:\n");
+    let names = PICTURE_US
+        .iter()
+        .map(|us| format!("< {us:>7} µs"))
+        .chain([format!("≥ {:>7} µs", PICTURE_US.last().copied().unwrap_or(0))]);
+    for (name, count) in names.zip(&counts).filter(|(_, count)| **count > 0) {
+        let bar = "█".repeat(usize::try_from((count * BAR).div_ceil(most)).unwrap_or(0));
+        let _ = writeln!(text, "  {name} {count:>9} {bar}");
+    }
+}
+
+/// For programs.
+pub(super) fn value(asked: &cli::Bench, whole: &Whole) -> Value {
+    let runs: Vec<Value> = whole.runs.iter().map(|(run, limits)| run_value(run, limits)).collect();
+    json!({
+        "content_bytes": whole.content, "recipients": asked.recipients, "idle": whole.idle, "backlog": asked.backlog,
+        "backlog_filled_s": whole.backlog, "runs": runs,
+        "restart_s": whole.restart.map(|restart| restart.seconds),
+        "waiting_at_restart": whole.restart.map(|restart| restart.waiting),
+    })
+}
+
+fn run_value(run: &Run, limits: &Limits) -> Value {
+    let spread = |histogram: &Histogram| {
+        json!({
+            "p50": histogram.permille_us(500), "p90": histogram.permille_us(900), "p99": histogram.permille_us(990),
+            "p999": histogram.permille_us(999), "count": histogram.total(), "histogram": histogram,
+        })
+    };
+    let cpu = run.samples.cpu;
+    let written = run.samples.written;
+    let ratios: serde_json::Map<String, Value> =
+        ratios(run, limits).into_iter().map(|(name, _, value)| (name.to_owned(), json!(value))).collect();
+    json!({
+        "in_flight": run.load.in_flight, "unsettled": run.load.unsettled, "frame": run.load.frame,
+        "seconds": run.seconds, "messages": run.received.window, "messages_per_s": run.rate(),
+        "acknowledgement_us": spread(&run.sent.acknowledgement), "delivery_us": spread(&run.received.delivery),
+        "handover_us": spread(&run.received.handover), "notice_us": spread(&run.sent.notice),
+        "cpu_us_per_message": {
+            "gateway": run.each_us(cpu.gateway), "sender": run.each_us(cpu.sender),
+            "recipients": run.each_us(cpu.recipients), "idle": run.each_us(cpu.idle),
+        },
+        "gateway_rss_anon_peak_kib": run.samples.memory_peak_kib,
+        "fdatasync_calls": written.groups, "bytes_per_group": limits.group_bytes, "facts": written.facts,
+        "messages_per_group": run.messages_a_group(),
+        "accounts": {
+            "submitted": run.sent.submitted, "acknowledged": run.sent.acknowledged, "delivered": run.received.delivered,
+            "settled": run.received.settled, "noticed": run.sent.noticed, "absent": run.sent.absent,
+        },
+        "verified_batches": {"sender": run.sent.batches, "recipients": run.received.batches},
+        "receipt_batches_signed": run.received.receipts_signed,
+        "limits": {
+            "append_fdatasync_us": spread(&limits.disk), "append_fdatasync_per_s": limits.disk_rate(),
+            "stream_us": spread(&limits.stream.acknowledgement), "stream_messages_per_s": limits.stream_rate(),
+            "stream_cpu_us_per_message": limits.stream_each_us(),
+        },
+        "ratios": ratios,
+    })
+}

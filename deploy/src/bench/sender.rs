@@ -1,0 +1,301 @@
+//! The institution that sends: writes, signs and submits as far as the load allows, verifies every acceptance, takes the notices.
+//!
+//! One task, so that nothing is locked and nobody is woken but by the gateway. Invariants: a message leaves `window` only when all
+//! that must come back for it has come back; whatever comes back twice, or for nobody, ends the process with a sentence.
+
+mod correspondent;
+mod returned;
+
+use std::{collections::VecDeque, future::pending, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tramite_proto::{
+    batch,
+    ids::{Digest, InstitutionName},
+    jws::EcdsaSigner,
+    pb::{
+        exchange::v1::{FramedMessage, ReceiveFrame, ReceiveRequest, Settlement, SubmitAnswer, SubmitFrame},
+        statement::v1::FramedStatement,
+    },
+};
+
+use self::correspondent::Correspondent;
+use super::{
+    bare,
+    batches::Batches,
+    client::{self, Trouble, say},
+    network::{GATEWAY, SENDER},
+    time::{Epoch, instant, now_ns},
+    wire::{Load, Order, Said, Sent, Setup, Window},
+};
+
+/// Sealed bodies in all; more would only take memory.
+const POOL: usize = 2_048;
+/// Bytes of them in all.
+const POOL_BYTES: usize = 8 << 20;
+/// Frames that wait for the line.
+const AHEAD: usize = 1_024;
+/// Notices on their way.
+const CREDIT: u32 = 1_024;
+/// After the last submission everything must have come back within this.
+const DRAIN: Duration = Duration::from_secs(60);
+/// How often whoever looks on is told.
+const TOLD_EVERY_NS: u64 = 500_000_000;
+
+/// A message on its way.
+#[derive(Debug, Clone)]
+struct Pending {
+    submitted_ns: u64,
+    origin: Digest,
+    to: Option<usize>,
+    acknowledged: bool,
+    noticed: bool,
+}
+
+struct Sender {
+    epoch: Epoch,
+    pen: EcdsaSigner,
+    gateway: Batches,
+    recipients: Vec<Correspondent>,
+    absent: Vec<Correspondent>,
+    frames: mpsc::Sender<SubmitFrame>,
+    requests: mpsc::Sender<ReceiveRequest>,
+    /// What has not come back, by number from `first`.
+    window: VecDeque<Pending>,
+    first: u64,
+    next: u64,
+    unacknowledged: u64,
+    unsettled: u64,
+    gathered: Vec<Settlement>,
+    gather: Duration,
+    flush_at: Option<Instant>,
+    counting: Option<Window>,
+    sent: Sent,
+    told_ns: u64,
+}
+
+/// The two streams of the sender.
+struct Streams {
+    answers: Streaming<SubmitAnswer>,
+    notices: Streaming<ReceiveFrame>,
+}
+
+/// Connects, and does as it is told.
+pub(super) async fn run(setup: Setup, mut orders: mpsc::Receiver<Order>) -> Result<(), Trouble> {
+    let (frames, frames_out) = mpsc::channel(AHEAD);
+    let (requests, requests_out) = mpsc::channel(AHEAD);
+    let mut sender = Sender::new(&setup, frames, requests)?;
+    let mut client = client::exchange(&setup.folder, SENDER, &setup.address)?;
+    let failed = |status: tonic::Status| Trouble::status("a stream of the sender", &status);
+    let answers = client.submit(ReceiverStream::new(frames_out)).await.map_err(failed)?.into_inner();
+    sender.request(ReceiveRequest { credit: CREDIT, ..ReceiveRequest::default() }).await?;
+    let notices = client.receive(ReceiverStream::new(requests_out)).await.map_err(failed)?.into_inner();
+    let mut streams = Streams { answers, notices };
+    say(&Said::Ready { address: String::new() });
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Run { window, load } => sender.run(&mut streams, window, load).await?,
+            Order::Fill { count, load } => sender.fill(&mut streams, count, load).await?,
+            Order::Stream { address, window, load } => {
+                let letters = sender.recipients.first().map(|one| one.letters.clone()).unwrap_or_default();
+                let sent = bare::load(&setup, &address, window, load, &letters).await?;
+                say(&Said::Sent(Box::new(sent)));
+            }
+            Order::Tell { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+impl Sender {
+    fn new(
+        setup: &Setup,
+        frames: mpsc::Sender<SubmitFrame>,
+        requests: mpsc::Sender<ReceiveRequest>,
+    ) -> Result<Self, Trouble> {
+        let from: InstitutionName = SENDER.parse().map_err(|error| Trouble::of("the sender's name", &error))?;
+        let pool = (POOL_BYTES / setup.content).clamp(4, POOL) / setup.recipients.len().max(1);
+        let correspondents = |names: &[String], pool: usize| {
+            names.iter().map(|name| Correspondent::new(setup, &from, name, pool.max(1))).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self {
+            epoch: setup.epoch(),
+            pen: client::pen(&setup.folder, SENDER)?,
+            gateway: Batches::of(&setup.folder, GATEWAY)?,
+            recipients: correspondents(&setup.recipients, pool)?,
+            absent: correspondents(&setup.absent, 16)?,
+            frames,
+            requests,
+            window: VecDeque::new(),
+            first: 0,
+            next: 0,
+            unacknowledged: 0,
+            unsettled: 0,
+            gathered: Vec::new(),
+            gather: Duration::from_millis(setup.gather_ms),
+            flush_at: None,
+            counting: None,
+            sent: Sent::default(),
+            told_ns: 0,
+        })
+    }
+
+    /// One run, to the last notice.
+    async fn run(&mut self, streams: &mut Streams, window: Window, load: Load) -> Result<(), Trouble> {
+        self.begin(Some(window));
+        sleep_until(instant(window.begin_ns)).await;
+        let mut now = now_ns();
+        while now < window.end_ns {
+            while now < window.end_ns && self.may_submit(load) {
+                self.submit(load, false).await?;
+                now = now_ns();
+            }
+            self.step(streams, window.end_ns).await?;
+            now = now_ns();
+            self.tell(now);
+        }
+        self.drain(streams).await?;
+        self.end();
+        Ok(())
+    }
+
+    /// So many for the absent.
+    async fn fill(&mut self, streams: &mut Streams, count: u64, load: Load) -> Result<(), Trouble> {
+        self.begin(None);
+        let mut left = count;
+        while left > 0 {
+            while left > 0 && self.unacknowledged + load.frame <= load.in_flight {
+                let load = Load { frame: load.frame.min(left), ..load };
+                self.submit(load, true).await?;
+                left -= load.frame;
+            }
+            self.step(streams, u64::MAX).await?;
+            self.tell(now_ns());
+        }
+        self.drain(streams).await?;
+        self.end();
+        Ok(())
+    }
+
+    fn begin(&mut self, counting: Option<Window>) {
+        self.counting = counting;
+        self.sent.window = 0;
+        self.sent.acknowledgement = super::histogram::Histogram::default();
+        self.sent.notice = super::histogram::Histogram::default();
+    }
+
+    fn end(&mut self) {
+        self.sent.batches = self.gateway.verified + self.recipients.iter().map(|one| one.batches.verified).sum::<u64>();
+        say(&Said::Sent(Box::new(self.sent.clone())));
+    }
+
+    fn tell(&mut self, now: u64) {
+        if now.saturating_sub(self.told_ns) > TOLD_EVERY_NS {
+            self.told_ns = now;
+            say(&Said::Progress { count: self.sent.acknowledged });
+        }
+    }
+
+    /// A frame fits: as large as it may be, or as large as the load is.
+    fn may_submit(&self, load: Load) -> bool {
+        let frame = load.frame.min(load.in_flight).min(load.unsettled);
+        self.unacknowledged + frame <= load.in_flight && self.unsettled + frame <= load.unsettled
+    }
+
+    /// Writes, signs and submits one frame.
+    async fn submit(&mut self, load: Load, absent: bool) -> Result<(), Trouble> {
+        let count = load.frame.min(load.in_flight).min(load.unsettled);
+        // Before anything is written: what the frame costs the sender is part of the time that a message takes.
+        let at_ns = now_ns();
+        let iat = self.epoch.unix_s(at_ns);
+        let frame_id = self.next;
+        let mut jsons: Vec<Bytes> = Vec::with_capacity(64);
+        let mut messages = Vec::with_capacity(64);
+        for number in frame_id..frame_id + count {
+            let list = if absent { &mut self.absent } else { &mut self.recipients };
+            let place = usize::try_from(number).unwrap_or(0) % list.len().max(1);
+            let to = list.get_mut(place).ok_or_else(|| Trouble::new("there is nobody to send to".to_owned()))?;
+            let letter = to.letter()?;
+            let json = letter.write(&self.epoch.message(at_ns, number), &self.epoch.conversation(at_ns, number), iat);
+            let origin = Digest::of(&json);
+            messages.push(FramedMessage {
+                origin: None,
+                enc: letter.enc.clone(),
+                ciphertext: letter.ciphertext.clone(),
+                traceparent: String::new(),
+            });
+            jsons.push(json);
+            let to = (!absent).then_some(place);
+            self.window.push_back(Pending { submitted_ns: at_ns, origin, to, acknowledged: false, noticed: absent });
+        }
+        let signed = batch::sign(&self.pen, iat, &jsons).map_err(|error| Trouble::of("signing", &error))?;
+        let mut jws = Vec::with_capacity(1);
+        for (message, statement) in messages.iter_mut().zip(signed) {
+            if jws.is_empty() {
+                jws.push(statement.jws);
+            }
+            let (json, index, path) = (statement.json, statement.index, statement.path);
+            message.origin = Some(FramedStatement { json, jws_index: 0, index, path });
+        }
+        self.next += count;
+        self.unacknowledged += count;
+        self.sent.submitted += count;
+        if absent {
+            self.sent.absent += count;
+        } else {
+            self.unsettled += count;
+        }
+        let sent = self.frames.send(SubmitFrame { frame_id, jws, messages }).await;
+        sent.map_err(|_| Trouble::new("the gateway ended the stream of submissions".to_owned()))
+    }
+
+    /// Takes one thing that comes, or waits until then.
+    async fn step(&mut self, streams: &mut Streams, until_ns: u64) -> Result<(), Trouble> {
+        let flush_at = self.flush_at;
+        let flush = async move {
+            match flush_at {
+                Some(at) => sleep_until(at).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = flush => self.flush().await,
+            answer = streams.answers.message() => match answer {
+                Ok(Some(answer)) => self.answered(answer),
+                Ok(None) => Err(Trouble::new("the gateway ended the stream of submissions".to_owned())),
+                Err(status) => Err(Trouble::status("the stream of submissions", &status)),
+            },
+            frame = streams.notices.message() => match frame {
+                Ok(Some(frame)) => self.noticed(frame).await,
+                Ok(None) => Err(Trouble::new("the gateway ended the stream of notices".to_owned())),
+                Err(status) => Err(Trouble::status("the stream of notices", &status)),
+            },
+            () = sleep_until(instant(until_ns)), if until_ns != u64::MAX => Ok(()),
+        }
+    }
+
+    /// Until everything has come back.
+    async fn drain(&mut self, streams: &mut Streams) -> Result<(), Trouble> {
+        let last = Instant::now() + DRAIN;
+        while !self.window.is_empty() || !self.gathered.is_empty() {
+            tokio::select! {
+                stepped = self.step(streams, u64::MAX) => stepped?,
+                () = sleep_until(last) => {
+                    let sentence = format!(
+                        "{} messages have not come back {} s after the last was submitted: {} of them not acknowledged",
+                        self.window.len(), DRAIN.as_secs(), self.unacknowledged
+                    );
+                    return Err(Trouble::new(sentence));
+                }
+            }
+        }
+        Ok(())
+    }
+}

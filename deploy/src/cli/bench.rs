@@ -1,0 +1,80 @@
+//! Arguments of the bench.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// The content's default: a referral's body, padded to 2 KiB.
+const CONTENT: u64 = 2_048;
+
+/// Measure a gateway on this machine: messages a second, latencies, CPU, memory, and the limits of the machine beside them.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What runs: a gateway on a fresh store, a process that sends and a process that receives for every
+recipient, each a process of its own over mutual TLS on the loopback. Every message is a referral
+in a case and a conversation of its own; contents are sealed before the clock starts, and nothing
+is opened. Within the clock: origins are written, hashed and signed (one signature a frame); the
+gateway checks, signs, syncs; acceptances are verified; recipients check digests, origin and
+acceptance, sign receipts, and wait for the word that they stand; the sender checks and
+acknowledges the notices that tell it.
+
+In flight: at most so many messages are submitted and not yet acknowledged, as a broker's
+unconfirmed publishes; and at most --unsettled of them without the notice of their receipt. With
+--in-flight 1 the next message begins when the one before has come back with its receipt.
+
+At the end the accounts are checked: every message was acknowledged, delivered once, settled and
+noticed. The exit code is 1 when they do not come out even.
+
+Examples:
+  tramite bench                               1 and 256 in flight, 10 s each
+  tramite bench --in-flight 256 --frame 1     a signature for each message
+  tramite bench --backlog 1000000 --kill      a million waiting first; restart after a SIGKILL
+  tramite bench --idle 996 --json             a thousand institutions connected, for a program
+
+Next: compare the ratios, not the figures: another machine has another disk.")]
+pub(crate) struct Bench {
+    /// Messages submitted and not yet acknowledged; may be given several times, a run each [default: 1 and 256].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) in_flight: Vec<u32>,
+    /// Messages submitted and not yet receipted [default: 1 with 1 in flight, else 16 times as many, at least 1024].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) unsettled: Option<u32>,
+    /// Messages in one frame, under one signature.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) frame: u32,
+    /// Seconds that count, of each run.
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub(crate) duration: u64,
+    /// Seconds before them that do not.
+    #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=60))]
+    pub(crate) warm_up: u64,
+    /// Institutions that receive, in turns.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) recipients: u32,
+    /// Bytes of a padded body, 512 to 64 KiB: a power of two. What is sealed has 16 more.
+    #[arg(long, value_name = "BYTES", default_value_t = CONTENT)]
+    pub(crate) content: u64,
+    /// Messages accepted for absent recipients, and waiting, before the runs.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=20_000_000))]
+    pub(crate) backlog: u64,
+    /// Further institutions, connected and idle.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=5_000))]
+    pub(crate) idle: u32,
+    /// After the runs, kill the gateway with SIGKILL and measure how long it takes to serve again.
+    #[arg(long)]
+    pub(crate) kill: bool,
+    /// Milliseconds for which receipts gather, up to 64 of them; not with 1 in flight.
+    #[arg(long, value_name = "MS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=1_000))]
+    pub(crate) gather: u64,
+    /// Keep the folder.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Folder for keys, configuration, data and logs, on the disk to be measured; must be empty or not exist. Without it: a new
+    /// temporary one.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// A process of the bench; its orders come on standard input.
+#[derive(Debug, Args)]
+pub(crate) struct BenchClient {}

@@ -1,0 +1,68 @@
+//! What the bench promises: it runs everything for real, its accounts come out even, and a program can read what it measured.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tramite")).arg("bench").args(arguments).output().unwrap()
+}
+
+fn number(value: &Value, pointer: &str) -> u64 {
+    let found = value.pointer(pointer).and_then(Value::as_u64);
+    assert!(found.is_some(), "no {pointer} in {value:#}");
+    found.unwrap()
+}
+
+fn is_positive(value: &Value, pointer: &str) {
+    let found = value.pointer(pointer).and_then(Value::as_f64);
+    assert!(found.is_some_and(|found| found > 0.0), "{pointer} is {found:?} in {value:#}");
+}
+
+#[test]
+fn every_message_of_a_bench_is_acknowledged_delivered_settled_and_noticed_once() {
+    let small = ["--in-flight", "1", "--in-flight", "8", "--recipients", "2", "--backlog", "16"];
+    let short = ["--duration", "1", "--warm-up", "0", "--json"];
+    let output = bench(&[&small[..], &short[..]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let page: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let runs = page.pointer("/runs").and_then(Value::as_array).unwrap();
+    assert_eq!(runs.len(), 2, "{page:#}");
+    for run in runs {
+        let submitted = number(run, "/accounts/submitted");
+        let absent = number(run, "/accounts/absent");
+        assert_eq!(absent, 16);
+        assert!(submitted > absent, "nothing was sent: {run:#}");
+        assert_eq!(number(run, "/accounts/acknowledged"), submitted);
+        for account in ["delivered", "settled", "noticed"] {
+            assert_eq!(number(run, &format!("/accounts/{account}")), submitted - absent, "{account}");
+        }
+        for field in [
+            "/messages_per_s",
+            "/acknowledgement_us/p50",
+            "/acknowledgement_us/p99",
+            "/handover_us/p50",
+            "/handover_us/p99",
+            "/gateway_rss_anon_peak_kib",
+            "/fdatasync_calls",
+            "/limits/append_fdatasync_us/p50",
+            "/limits/stream_messages_per_s",
+            "/ratios/acknowledgement_to_limits",
+            "/ratios/rate_to_stream",
+            "/ratios/groups_to_disk",
+        ] {
+            is_positive(run, field);
+        }
+        let cpu = run.pointer("/cpu_us_per_message").and_then(Value::as_object).unwrap();
+        assert!(["gateway", "sender", "recipients"].iter().all(|side| cpu.contains_key(*side)), "{run:#}");
+    }
+}
+
+#[test]
+fn a_content_that_no_padded_body_has_is_refused_before_anything_starts() {
+    let output = bench(&["--content", "3000"]);
+    assert_eq!(output.status.code(), Some(64));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("power of two"), "{said}");
+}
