@@ -36,6 +36,7 @@ mod durability;
 mod erasure;
 mod faults;
 mod idempotency;
+mod interleavings;
 mod model;
 mod outbox;
 mod parts;
