@@ -59,6 +59,7 @@ mod seal;
 mod shared;
 mod stat;
 mod store;
+mod sync;
 mod verify;
 mod writer;
 

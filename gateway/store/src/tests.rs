@@ -37,6 +37,7 @@ mod erasure;
 mod faults;
 mod idempotency;
 mod interleavings;
+mod lanes;
 mod model;
 mod outbox;
 mod parts;
