@@ -18,17 +18,23 @@ use tramite_certs::{
     anchors::AnchorError,
     connect::{self, ConnectError, Expected},
     keyring::Keyring,
+    network::{Network, Tcp},
     tls::{ClientTls, ServerTls, TlsError},
     trust::{Trust, TrustFiles},
 };
 use tramite_proto::{clock::Clock, ids::IdError, reason::Refused};
-use tramite_store::{OpenError, Options, Recovery, Seams, Store, Writer, WriterThread};
+use tramite_store::{
+    OpenError, Options, Recovery, Seams, Store, Work, Working, Writer,
+    disk::{Disk, RealDisk},
+    map::Maps,
+};
 
 use crate::{
     attachments::Attachments,
     backoffice::{self, Listening, Service},
     config::Config,
     core::Core,
+    entropy::Entropy,
     inbound::Receiver,
     janitor,
     link::Link,
@@ -43,6 +49,38 @@ use crate::{
 /// Starts adapters.
 #[derive(Debug)]
 pub struct Adapter;
+
+/// What an adapter is given from outside, so that the whole can run in a simulation.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// For ids, keys, salts and jitter.
+    pub entropy: Entropy,
+    /// Where the journal and the parts are.
+    pub disk: Arc<dyn Disk>,
+    /// What the outbox is kept in; none: the store's own choice.
+    pub maps: Option<Arc<dyn Maps>>,
+    /// Where the gateway is, and where the back office comes from when it comes over TLS.
+    pub network: Arc<dyn Network>,
+    /// What the store's writer runs on.
+    pub work: Work,
+}
+
+impl Surroundings {
+    /// The system's randomness, disk and network.
+    #[must_use]
+    pub fn real(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            entropy: Entropy::of_the_system(),
+            disk: Arc::new(RealDisk),
+            maps: None,
+            network: Tcp::shared(),
+            work: Work::Threads,
+        }
+    }
+}
 
 /// An adapter that serves.
 #[derive(Debug)]
@@ -112,6 +150,19 @@ impl Adapter {
     /// # Errors
     /// [`StartError`], in words for whoever runs it.
     pub async fn start(config: Config, clock: Arc<dyn Clock>, stop: CancellationToken) -> Result<Running, StartError> {
+        Self::start_in(config, Surroundings::real(clock), stop).await
+    }
+
+    /// The same in other surroundings.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start_in(
+        config: Config,
+        around: Surroundings,
+        stop: CancellationToken,
+    ) -> Result<Running, StartError> {
+        let clock = Arc::clone(&around.clock);
         let stop = stop.child_token();
         // Whatever fails half-way takes down what was begun before it.
         let undo = stop.clone().drop_guard();
@@ -120,15 +171,18 @@ impl Adapter {
         let (name, gateway) = (config.institution.parse()?, config.gateway.name.parse()?);
         let own = Own::load(name, config.trust_domain.clone(), config.signing.clone(), config.encryption.clone())
             .map(Arc::new)?;
-        let (channel, farewells) =
-            connect::told_channel(&config.gateway.address, tls.clone(), Expected::gateway(gateway))?;
-        let (store, writer, recovery) = open(&config, &clock, &own)?;
-        let writer = writer.spawn().map_err(system(format!("start the writer of {}", config.data.display())))?;
+        let network = Arc::clone(&around.network);
+        let expected = Expected::gateway(gateway);
+        let (channel, farewells) = connect::told_channel_over(network, &config.gateway.address, tls.clone(), expected)?;
+        let (store, writer, recovery) = open(&config, &around, &own)?;
+        let writer =
+            writer.start(around.work).map_err(system(format!("start the writer of {}", config.data.display())))?;
         let core = Arc::new(Core {
             name: config.institution.parse()?,
             gateway: config.gateway.name.parse()?,
             defaults: config.defaults.clone(),
-            clock: Arc::clone(&clock),
+            clock,
+            entropy: around.entropy.clone(),
             store,
             inbox_bytes: AtomicU64::new(0),
             inbox_bytes_max: u64::from(config.store.inbox_mib) << 20,
@@ -138,7 +192,7 @@ impl Adapter {
             link: Link::new(channel, farewells),
         });
         let mut tasks = JoinSet::new();
-        let begun = match begin(&config, &core, clock, &stop, &mut tasks).await {
+        let begun = match begin(&config, &core, &around, &stop, &mut tasks).await {
             Ok(begun) => begun,
             Err(error) => {
                 stop.cancel();
@@ -180,16 +234,17 @@ struct Begun {
 async fn begin(
     config: &Config,
     core: &Arc<Core>,
-    clock: Arc<dyn Clock>,
+    around: &Surroundings,
     stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> Result<Begun, StartError> {
     core.restore_keys()?;
     core.count_inbox()?;
     let folder = config.data.join("attachments");
-    let attachments = Attachments::open(&folder, clock).map_err(system(format!("use {}", folder.display())))?;
+    let attachments = Attachments::open(&folder, Arc::clone(&around.clock), around.entropy.clone());
+    let attachments = attachments.map_err(system(format!("use {}", folder.display())))?;
     let office = Arc::new(Office::new(Arc::clone(core), attachments.clone()));
-    let address = serve(config, core, &office, stop, tasks).await?;
+    let address = serve(config, core, around, &office, stop, tasks).await?;
     let metrics_address = match config.metrics.listen {
         Some(listen) => {
             let served = page::serve(Arc::clone(core), listen, stop.clone()).await;
@@ -231,20 +286,23 @@ fn system(what: String) -> impl FnOnce(io::Error) -> StartError {
     move |source| StartError::System { what, source }
 }
 
-fn open(config: &Config, clock: &Arc<dyn Clock>, own: &Arc<Own>) -> Result<(Store, Writer, Recovery), StartError> {
+fn open(config: &Config, around: &Surroundings, own: &Arc<Own>) -> Result<(Store, Writer, Recovery), StartError> {
     // Sealed as it is, nobody else has any business there.
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data);
     made.map_err(system(format!("make {}", config.data.display())))?;
     let mut options = Options::new(config.data.join("store"), format!("adapter:{}", config.institution));
     options.segment_bytes = config.store.segment_mib.saturating_mul(1 << 20);
     let notary: Arc<dyn tramite_store::Notary> = Arc::<Own>::clone(own);
-    Ok(options.open(Seams::real(Arc::clone(clock), notary))?)
+    let seams = Seams::real(Arc::clone(&around.clock), notary);
+    let maps = around.maps.clone().unwrap_or(seams.maps);
+    Ok(options.open(Seams { disk: Arc::clone(&around.disk), maps, ..seams })?)
 }
 
 /// The ways in: socket, address, spool.
 async fn serve(
     config: &Config,
     core: &Arc<Core>,
+    around: &Surroundings,
     office: &Arc<Office>,
     stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
@@ -261,6 +319,7 @@ async fn serve(
             reflection: wanted.reflection,
             name: core.name.clone(),
             metrics: Arc::clone(&core.metrics),
+            network: Arc::clone(&around.network),
         };
         let service = Service::new(Arc::clone(office), stop.clone());
         let serving = backoffice::serve(listening, service, stop).await;
@@ -280,12 +339,7 @@ async fn serve(
 }
 
 /// Runs until `stop`, or until something that must not end has ended.
-async fn run(
-    core: Arc<Core>,
-    writer: WriterThread,
-    mut tasks: JoinSet<()>,
-    stop: CancellationToken,
-) -> Result<(), Ended> {
+async fn run(core: Arc<Core>, writer: Working, mut tasks: JoinSet<()>, stop: CancellationToken) -> Result<(), Ended> {
     let ended = tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
@@ -307,7 +361,7 @@ async fn run(
 }
 
 /// Lets go in order: tasks, then the store.
-async fn end(core: &Core, writer: WriterThread, mut tasks: JoinSet<()>) {
+async fn end(core: &Core, writer: Working, mut tasks: JoinSet<()>) {
     while tasks.join_next().await.is_some() {}
     core.store.end(writer).await;
 }

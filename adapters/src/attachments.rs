@@ -31,7 +31,7 @@ use tramite_proto::{
 use zeroize::Zeroizing;
 
 use crate::{
-    entropy::random,
+    entropy::Entropy,
     files::{create_private_dir, create_private_file, sync_dir, write_synced},
 };
 
@@ -64,6 +64,7 @@ pub(crate) struct Attachments {
     directory: PathBuf,
     key: Arc<Zeroizing<[u8; 32]>>,
     clock: Arc<dyn Clock>,
+    entropy: Entropy,
 }
 
 impl std::fmt::Debug for Attachments {
@@ -74,14 +75,14 @@ impl std::fmt::Debug for Attachments {
 
 impl Attachments {
     /// Opens the folder, makes it and its key when they are missing, removes what a crash left.
-    pub(crate) fn open(directory: &Path, clock: Arc<dyn Clock>) -> io::Result<Self> {
+    pub(crate) fn open(directory: &Path, clock: Arc<dyn Clock>, entropy: Entropy) -> io::Result<Self> {
         create_private_dir(directory)?;
         let path = directory.join("staging.key");
         let key = match read_key(&path)? {
             Some(key) => key,
-            None => make_key(directory, &path)?,
+            None => make_key(directory, &path, &entropy)?,
         };
-        let attachments = Self { directory: directory.to_owned(), key: Arc::new(key), clock };
+        let attachments = Self { directory: directory.to_owned(), key: Arc::new(key), clock, entropy };
         attachments.sweep()?;
         Ok(attachments)
     }
@@ -94,7 +95,7 @@ impl Attachments {
             let detail = "too many attachments wait to be sent; send their messages, or come back tomorrow";
             return Err(Refused::new(Reason::QuotaExceeded, detail));
         }
-        let id = MessageId::new(self.clock.now_ms(), random());
+        let id = MessageId::new(self.clock.now_ms(), self.entropy.random());
         let sealer = PartSealer::new(&self.key_of(&id), &id, 0).map_err(sealing)?;
         let path = self.path(&id, "data");
         let file = create_private_file(&path).map_err(failed)?;
@@ -291,8 +292,8 @@ fn read_key(path: &Path) -> io::Result<Option<Zeroizing<[u8; 32]>>> {
 }
 
 /// Whole under its name or not there, whatever happens meanwhile.
-fn make_key(directory: &Path, path: &Path) -> io::Result<Zeroizing<[u8; 32]>> {
-    let key = Zeroizing::new(random::<32>());
+fn make_key(directory: &Path, path: &Path, entropy: &Entropy) -> io::Result<Zeroizing<[u8; 32]>> {
+    let key = Zeroizing::new(entropy.random::<32>());
     let partial = directory.join("staging.key.new");
     write_synced(&partial, key.as_slice())?;
     fs::rename(&partial, path)?;

@@ -17,7 +17,7 @@ use tramite_proto::{
 };
 use tramite_store::{ReadError, Rejected, Store, accepted};
 
-use crate::{config::Defaults, link::Link, metrics::Metrics, own::Own};
+use crate::{config::Defaults, entropy::Entropy, link::Link, metrics::Metrics, own::Own};
 
 /// What waits for the gateway.
 pub(crate) const GATEWAY: &str = "gateway";
@@ -33,6 +33,7 @@ pub(crate) struct Core {
     pub(crate) gateway: InstitutionName,
     pub(crate) defaults: Defaults,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Entropy,
     pub(crate) store: Store,
     /// Sealed bytes that wait for the back office or are on their way there, and how many may.
     pub(crate) inbox_bytes: AtomicU64,

@@ -81,15 +81,16 @@ impl Core {
 
     /// Keeps the adapter known to the gateway and its view of the directory fresh, until stopped.
     pub(crate) async fn run_directory(self: Arc<Self>, stop: CancellationToken) {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(&self.entropy);
         loop {
             let round = tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 round = self.refresh() => round,
             };
             let pause = match round {
                 Ok(()) => {
-                    backoff = Backoff::new();
+                    backoff.reset();
                     REFRESH
                 }
                 Err(refused) => {
@@ -109,6 +110,7 @@ impl Core {
                 }
             };
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = self.link.introduce.notified() => sleep(backoff.next()).await,
                 () = sleep(pause) => {}

@@ -34,8 +34,9 @@ mod page;
 pub mod request;
 mod spool;
 
-pub use adapter::{Adapter, Ended, Running, StartError};
+pub use adapter::{Adapter, Ended, Running, StartError, Surroundings};
 pub use config::{Config, ConfigError};
+pub use entropy::Entropy;
 pub use own::OwnError;
 
 #[cfg(test)]

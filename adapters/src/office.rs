@@ -21,6 +21,7 @@ pub(crate) use self::{
 use crate::{
     attachments::Attachments,
     core::{BACKOFFICE, Core, GATEWAY, unreadable},
+    entropy::Entropy,
     metrics::Metrics,
     outbound,
     request::Request,
@@ -42,6 +43,11 @@ impl Office {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.core.metrics
+    }
+
+    /// Where chance comes from.
+    pub(crate) fn entropy(&self) -> &Entropy {
+        &self.core.entropy
     }
 
     /// Files for messages to come.

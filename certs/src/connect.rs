@@ -1,4 +1,4 @@
-//! Dialling: TCP, TLS 1.3, and who must answer; a tower service that tonic connects with.
+//! Dialling: a connection, TLS 1.3, and who must answer; a tower service that tonic connects with.
 //!
 //! Knows one address and who is expected there. Never knows calls. Invariants: no byte goes up before the server's certificate was
 //! verified against the pinned roots, fits the address dialled, and tells the expected role and name; a server whose certificate no
@@ -14,7 +14,7 @@ use std::{
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::{net::TcpStream, sync::watch};
+use tokio::sync::watch;
 use tokio_rustls::{TlsConnector, TlsStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
@@ -25,6 +25,7 @@ use crate::{
     farewell::Farewells,
     identity::{Peer, Role, Usage},
     limits::SWEEP_EVERY,
+    network::{Network, Tcp},
     refusal::Refusal,
     reload,
     stream::{Keep, PeerStream},
@@ -100,6 +101,7 @@ pub struct Connector {
     tls: ClientTls,
     expected: Arc<Expected>,
     farewells: Farewells,
+    network: Arc<dyn Network>,
 }
 
 impl Connector {
@@ -111,13 +113,19 @@ impl Connector {
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let server_name = ServerName::try_from(host.to_owned()).map_err(|_| wrong())?;
         let (address, expected) = (address.into(), Arc::new(expected));
-        Ok(Self { address, server_name, tls, expected, farewells: Farewells::default() })
+        Ok(Self { address, server_name, tls, expected, farewells: Farewells::default(), network: Tcp::shared() })
     }
 
     /// How the server ended connections before it said anything on them.
     #[must_use]
     pub fn farewells(&self) -> Farewells {
         self.farewells.clone()
+    }
+
+    /// The same over another network than the system's TCP.
+    #[must_use]
+    pub fn over(self, network: Arc<dyn Network>) -> Self {
+        Self { network, ..self }
     }
 
     /// Dials once.
@@ -133,8 +141,7 @@ impl Connector {
 
     async fn dial(&self) -> Result<PeerStream, ConnectError> {
         let unreachable = |source| ConnectError::Unreachable { address: self.address.to_string(), source };
-        let socket = TcpStream::connect(&*self.address).await.map_err(unreachable)?;
-        socket.set_nodelay(true).map_err(unreachable)?;
+        let socket = self.network.connect(&self.address).await.map_err(unreachable)?;
         // Before the configuration is taken: a reload during the handshake shall be seen after it.
         let changes = self.tls.changes();
         let config = Arc::clone(&self.tls.current().config);
@@ -247,12 +254,27 @@ pub fn endpoint(address: &str) -> Result<Endpoint, ConnectError> {
 
 /// A channel that dials at its first call, and again whenever the connection was lost.
 pub fn channel(address: &str, tls: ClientTls, expected: Expected) -> Result<Channel, ConnectError> {
-    told_channel(address, tls, expected).map(|(channel, _)| channel)
+    channel_over(Tcp::shared(), address, tls, expected)
+}
+
+/// The same over another network than the system's TCP.
+pub fn channel_over(
+    network: Arc<dyn Network>,
+    address: &str,
+    tls: ClientTls,
+    expected: Expected,
+) -> Result<Channel, ConnectError> {
+    told_channel_over(network, address, tls, expected).map(|(channel, _)| channel)
 }
 
 /// The same, and what the server says when it does not keep a connection.
-pub fn told_channel(address: &str, tls: ClientTls, expected: Expected) -> Result<(Channel, Farewells), ConnectError> {
-    let connector = Connector::new(address, tls, expected)?;
+pub fn told_channel_over(
+    network: Arc<dyn Network>,
+    address: &str,
+    tls: ClientTls,
+    expected: Expected,
+) -> Result<(Channel, Farewells), ConnectError> {
+    let connector = Connector::new(address, tls, expected)?.over(network);
     let farewells = connector.farewells();
     Ok((endpoint(address)?.connect_with_connector_lazy(connector), farewells))
 }

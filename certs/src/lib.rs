@@ -12,6 +12,7 @@ pub mod identity;
 pub mod keyring;
 pub mod limits;
 pub mod listen;
+pub mod network;
 pub mod refusal;
 mod registry;
 mod reload;

@@ -1,4 +1,4 @@
-//! The accept loop: TCP, handshake, identity, limits; then a stream that tonic serves.
+//! The accept loop: connection, handshake, identity, limits; then a stream that tonic serves.
 //!
 //! Knows sockets, certificates and counts. Never knows calls. Invariants: a stream comes out only after a mutual TLS 1.3 handshake that
 //! ended well, with HTTP/2 agreed on and one identity read; whatever else happens is one [`Refusal`] with a log line and a callback;
@@ -16,10 +16,7 @@ use std::{
 
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::{CertificateDer, UnixTime};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -27,6 +24,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{
     identity::{Peer, Usage},
     limits::{Limits, SWEEP_EVERY},
+    network::{Network, Port, Socket, Tcp},
     refusal::Refusal,
     registry::Registry,
     reload,
@@ -59,7 +57,7 @@ impl Hooks for () {}
 
 /// A bound socket.
 pub struct Listener {
-    socket: TcpListener,
+    port: Box<dyn Port>,
     tls: ServerTls,
     limits: Limits,
     hooks: Arc<dyn Hooks>,
@@ -69,12 +67,23 @@ pub struct Listener {
 impl Listener {
     /// Binds `address` (port 0 lets the system choose).
     pub async fn bind(address: SocketAddr, tls: ServerTls, limits: Limits, hooks: Arc<dyn Hooks>) -> io::Result<Self> {
-        Ok(Self { socket: TcpListener::bind(address).await?, tls, limits, hooks, sweep_every: SWEEP_EVERY })
+        Self::bind_on(&*Tcp::shared(), address, tls, limits, hooks).await
+    }
+
+    /// The same on another network than the system's TCP.
+    pub async fn bind_on(
+        network: &dyn Network,
+        address: SocketAddr,
+        tls: ServerTls,
+        limits: Limits,
+        hooks: Arc<dyn Hooks>,
+    ) -> io::Result<Self> {
+        Ok(Self { port: network.bind(address).await?, tls, limits, hooks, sweep_every: SWEEP_EVERY })
     }
 
     /// Where it listens.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+        self.port.local_addr()
     }
 
     /// Accepts until `stop`, or until the stream is dropped. Give it to `serve_with_incoming`.
@@ -86,7 +95,7 @@ impl Listener {
         let changes = self.tls.changes();
         tokio::spawn(sweep(self.tls.clone(), changes, Arc::clone(&registry), self.sweep_every, stop.clone()));
         let loop_ = Loop { tls: self.tls, limits: self.limits, hooks: self.hooks, registry, ready, stop: stop.clone() };
-        tokio::spawn(Arc::new(loop_).run(self.socket));
+        tokio::spawn(Arc::new(loop_).run(self.port));
         Incoming { taken, _stop: stop.drop_guard() }
     }
 }
@@ -115,14 +124,14 @@ struct Loop {
 }
 
 impl Loop {
-    async fn run(self: Arc<Self>, socket: TcpListener) {
+    async fn run(self: Arc<Self>, port: Box<dyn Port>) {
         let handshakes = Arc::new(Semaphore::new(self.limits.handshakes()));
         let mut pause = PAUSE_FIRST;
         let stop = self.stop.clone();
         let next = async || {
             // The place first: what finds none waits in the kernel's queue instead of in our memory.
             let place = Arc::clone(&handshakes).acquire_owned().await.map_err(io::Error::other)?;
-            socket.accept().await.map(|accepted| (accepted, place))
+            port.accept().await.map(|accepted| (accepted, place))
         };
         while let Some(accepted) = stop.run_until_cancelled(next()).await {
             match accepted {
@@ -141,7 +150,7 @@ impl Loop {
         }
     }
 
-    async fn welcome(self: Arc<Self>, socket: TcpStream, remote: SocketAddr, _place: OwnedSemaphorePermit) {
+    async fn welcome(self: Arc<Self>, socket: Socket, remote: SocketAddr, _place: OwnedSemaphorePermit) {
         let stop = self.stop.clone();
         match stop.run_until_cancelled(self.handshake(socket, remote)).await {
             Some(Ok(stream)) => {
@@ -158,10 +167,8 @@ impl Loop {
         }
     }
 
-    async fn handshake(&self, socket: TcpStream, remote: SocketAddr) -> Result<PeerStream, (Refusal, String)> {
+    async fn handshake(&self, socket: Socket, remote: SocketAddr) -> Result<PeerStream, (Refusal, String)> {
         let mut slot = self.registry.enter(remote).map_err(|refusal| (refusal, String::new()))?;
-        // Without it, small frames wait for the peer's delayed acknowledgement: 23 calls a second instead of 5,000.
-        socket.set_nodelay(true).map_err(|error| (Refusal::ClosedInHandshake, error.to_string()))?;
         let reloads = self.tls.changes();
         let config = Arc::clone(&self.tls.current().config);
         let shaken = tokio::time::timeout(self.limits.handshake(), TlsAcceptor::from(config).accept(socket)).await;

@@ -1,4 +1,4 @@
-//! A peer's stream: TLS over TCP, with a deadline for its first bytes and an end that others can bring about.
+//! A peer's stream: TLS over a connection, with a deadline for its first bytes and an end that others can bring about.
 //!
 //! Knows the peer and when to stop. Never knows what is read or written. Invariants: after the cut every read and write fails; until
 //! the HTTP/2 preface has come, a silent peer is dropped at the deadline.
@@ -12,7 +12,6 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::Sleep,
 };
 use tokio_rustls::TlsStream;
@@ -23,6 +22,7 @@ use crate::{
     farewell::{Farewell, Farewells},
     identity::Peer,
     limits::PREFACE_LEN,
+    network::Socket,
     refusal::Refusal,
     registry::Slot,
 };
@@ -37,7 +37,7 @@ pub(crate) enum Keep {
 
 /// An open connection to a peer whose certificate was verified.
 pub struct PeerStream {
-    io: TlsStream<TcpStream>,
+    io: TlsStream<Socket>,
     peer: Arc<Peer>,
     cut: CancellationToken,
     until_cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -55,7 +55,7 @@ struct First {
 
 impl PeerStream {
     pub(crate) fn new(
-        io: TlsStream<TcpStream>,
+        io: TlsStream<Socket>,
         peer: Arc<Peer>,
         cut: CancellationToken,
         first_bytes: Option<Duration>,

@@ -5,13 +5,9 @@
 //! Leases live in this task's memory. When the stream ends they are given back at once; what had been sent is noted as an attempt, but a
 //! lost stream gives nothing up ([`retry`]).
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tonic::{Status, Streaming};
 use tramite_proto::{
     batch::Framer,
@@ -110,7 +106,7 @@ impl Desk {
                     Ok(Some(request)) => self.request(seat, request).await?,
                     Ok(None) | Err(_) => return Err(Ending::Gone),
                 },
-                () = tokio::time::sleep_until(overdue.into()) => self.time_out().await,
+                () = tokio::time::sleep_until(overdue) => self.time_out().await,
                 permit = room(&hub, &self.member, self.out.clone()), if self.credit > 0 => {
                     let permit = permit.ok_or(Ending::Gone)?;
                     self.deliver(permit).await;

@@ -18,14 +18,16 @@ use tramite_certs::{
     identity::Role,
     keyring::Keyring,
     listen::Listener,
+    network::{Network, Tcp},
     secrets::{self, SecretError},
     tls::{ServerTls, TlsError},
     trust::{Trust, TrustFiles},
 };
 use tramite_proto::{clock::Clock, ids::IdError};
 use tramite_store::{
-    OpenError, Options, Recovery, Seams, Store, Writer, WriterThread,
+    OpenError, Options, Recovery, Seams, Store, Work, Working, Writer,
     disk::{Disk, RealDisk},
+    map::Maps,
 };
 
 use crate::{
@@ -57,10 +59,16 @@ pub struct Surroundings {
     pub random: Randomness,
     /// Where the journal and the parts are.
     pub disk: Arc<dyn Disk>,
+    /// What the outbox is kept in; none: the store's own choice.
+    pub maps: Option<Arc<dyn Maps>>,
+    /// Where connections come from.
+    pub network: Arc<dyn Network>,
+    /// What the store's writer runs on.
+    pub work: Work,
 }
 
 impl Surroundings {
-    /// The system's randomness and disk.
+    /// The system's randomness, disk and network.
     #[must_use]
     pub fn real(clock: Arc<dyn Clock>) -> Self {
         let random = || {
@@ -68,7 +76,14 @@ impl Surroundings {
             let [a, b, c, d, e, f, _, _, _, g, h, i, j, ..] = uuid::Uuid::new_v4().into_bytes();
             [a, b, c, d, e, f, g, h, i, j]
         };
-        Self { clock, random: Arc::new(random), disk: Arc::new(RealDisk) }
+        Self {
+            clock,
+            random: Arc::new(random),
+            disk: Arc::new(RealDisk),
+            maps: None,
+            network: Tcp::shared(),
+            work: Work::Threads,
+        }
     }
 }
 
@@ -177,7 +192,8 @@ impl Gateway {
         let listen = config.listen;
         let failed = |source| StartError::Listen { address: listen, source };
         let counting = Arc::new(Counting(Arc::clone(&metrics)));
-        let listener = Listener::bind(listen, tls.clone(), config.limits, counting).await.map_err(failed)?;
+        let listener = Listener::bind_on(&*around.network, listen, tls.clone(), config.limits, counting).await;
+        let listener = listener.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         // Every address is taken before the store is opened: what fails from here on would leave it open.
         let page = match config.metrics.listen {
@@ -186,7 +202,7 @@ impl Gateway {
         };
         let metrics_address = page.as_ref().map(|(_, address)| *address);
         let (store, writer, recovery) = open(&config, &around, &prover)?;
-        let writer = writer.spawn().map_err(|source| StartError::System {
+        let writer = writer.start(around.work).map_err(|source| StartError::System {
             what: "start the writer of",
             path: config.data.clone(),
             source,
@@ -255,7 +271,8 @@ fn open(config: &Config, around: &Surroundings, prover: &Prover) -> Result<(Stor
     let mut options = Options::new(&config.data, "gateway");
     options.segment_bytes = config.store.segment_mib.saturating_mul(1 << 20);
     let seams = Seams::real(Arc::clone(&around.clock), Arc::new(prover.clone()));
-    Ok(options.open(Seams { disk: Arc::clone(&around.disk), ..seams })?)
+    let maps = around.maps.clone().unwrap_or(seams.maps);
+    Ok(options.open(Seams { disk: Arc::clone(&around.disk), maps, ..seams })?)
 }
 
 fn held(store: &Store) -> Vec<String> {
@@ -266,7 +283,7 @@ fn held(store: &Store) -> Vec<String> {
 /// Runs until `stop`, or until something that must not end has ended; then lets go in order: calls, then the store.
 async fn run(
     hub: Arc<Hub>,
-    writer: WriterThread,
+    writer: Working,
     served: impl Future<Output = Result<(), Ended>> + Send + 'static,
 ) -> Result<(), Ended> {
     let first = Arc::new(Mutex::new(None));

@@ -7,7 +7,7 @@ use super::*;
 const NOW: i64 = 1_790_000_000_000;
 
 fn open(directory: &Path, clock: &ManualClock) -> Attachments {
-    Attachments::open(directory, Arc::new(clock.clone())).expect("a folder")
+    Attachments::open(directory, Arc::new(clock.clone()), Entropy::of_the_system()).expect("a folder")
 }
 
 fn header(name: &str) -> pb::AttachmentHeader {
@@ -156,6 +156,7 @@ fn a_key_that_others_could_read_is_not_used() {
     let clock = ManualClock::new(NOW);
     drop(open(folder.path(), &clock));
     fs::set_permissions(folder.path().join("staging.key"), fs::Permissions::from_mode(0o640)).expect("set");
-    let error = Attachments::open(folder.path(), Arc::new(clock)).expect_err("others can read it");
+    let error =
+        Attachments::open(folder.path(), Arc::new(clock), Entropy::of_the_system()).expect_err("others can read it");
     assert!(error.to_string().contains("chmod 600"), "{error}");
 }

@@ -24,6 +24,7 @@ use tramite_certs::{
     identity::{Peer, Role},
     limits::Limits,
     listen::{Hooks, Listener},
+    network::Network,
     refusal::Refusal,
     tls::ServerTls,
 };
@@ -60,6 +61,7 @@ pub(crate) struct Listening {
     pub(crate) reflection: bool,
     pub(crate) name: InstitutionName,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) network: Arc<dyn Network>,
 }
 
 /// Servers that run, and where.
@@ -80,7 +82,7 @@ pub(crate) async fn serve(listening: Listening, service: Service, stop: &Cancell
     }
     if let Some((address, tls)) = listening.address {
         let hooks = Arc::new(Counting(Arc::clone(&listening.metrics)));
-        let listener = Listener::bind(address, tls.clone(), Limits::default(), hooks).await?;
+        let listener = Listener::bind_on(&*listening.network, address, tls.clone(), Limits::default(), hooks).await?;
         let address = listener.local_addr()?;
         serving.address = Some(address);
         tokio::spawn(tls.run(stop.clone()));

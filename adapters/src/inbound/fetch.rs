@@ -58,7 +58,7 @@ async fn one(core: &Core, origin: &Origin, body: &Body, number: u32) -> Result<(
         plain: RunningDigest::new(),
         taken: 0,
     };
-    let mut backoff = Backoff::new();
+    let mut backoff = Backoff::new(&core.entropy);
     let mut attempt = 1;
     while let Err(fault) = stream(core, origin, number, part.len, &mut incoming).await {
         match fault {

@@ -74,7 +74,7 @@ impl Receiver {
                 Ok(()) => {}
             }
         };
-        Backoff::run(&stop, || self.session(), ended).await;
+        Backoff::run(&self.core.entropy, &stop, || self.session(), ended).await;
     }
 
     /// One stream, to its end.

@@ -22,7 +22,6 @@ use tramite_store::{Change, Done, Mover, Rejected, Slot, accepted};
 use super::{check::Arrived, without_move};
 use crate::{
     core::{BACKOFFICE, Core, REFUSED, rejected, unreadable},
-    entropy::random,
     metrics,
 };
 
@@ -264,7 +263,7 @@ fn refused_id(digest: &Digest) -> Bytes {
 fn receipt(core: &Core, arrived: &Arrived, why: Option<&Refused>) -> Bytes {
     let origin = &arrived.origin;
     let receipt = Receipt {
-        jti: MessageId::new(core.clock.now_ms(), random()),
+        jti: MessageId::new(core.clock.now_ms(), core.entropy.random()),
         iss: core.name.clone(),
         aud: origin.iss.clone(),
         mid: origin.jti,

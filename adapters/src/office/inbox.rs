@@ -80,7 +80,7 @@ impl Inbox {
             "an item of the inbox cannot be opened; it is looked at again later"
         );
         let failures = leased.attempt.saturating_sub(1);
-        let wait_ms = backoff::delay_ms(UNREADABLE_FIRST_MS, UNREADABLE_LONGEST_MS, failures);
+        let wait_ms = backoff::delay_ms(&self.core.entropy, UNREADABLE_FIRST_MS, UNREADABLE_LONGEST_MS, failures);
         let due_ms = self.core.clock.now_ms().saturating_add_unsigned(wait_ms);
         let (reason, detail) = (refused.reason.as_str().to_owned(), refused.detail.clone());
         let (sequence, queue) = (leased.sequence, BACKOFFICE.to_owned());

@@ -177,7 +177,7 @@ fn settle(leased: &Leased, outcome: Outcome, evidence: Option<Statement>, why: O
 /// It is tried again, later each time.
 pub(super) fn fail(core: &Core, leased: &Leased, refused: &Refused) -> Change {
     core.metrics.retries.get_or_create(&metrics::reason(refused.reason.as_str())).inc();
-    let own = backoff::delay_ms(RETRY_FIRST_MS, RETRY_LONGEST_MS, leased.attempt.saturating_sub(1));
+    let own = backoff::delay_ms(&core.entropy, RETRY_FIRST_MS, RETRY_LONGEST_MS, leased.attempt.saturating_sub(1));
     let wait = own.max(refused.retry_after_ms.unwrap_or(0).min(RETRY_LONGEST_MS));
     tracing::warn!(
         sequence = leased.sequence,

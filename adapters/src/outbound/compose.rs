@@ -29,7 +29,6 @@ use crate::{
     attachments::{About, Attachments},
     config::EXPIRES_MAX_S,
     core::{BACKOFFICE, Core, GATEWAY, origin, rejected, request_reused, unreadable},
-    entropy::random,
     request::Request,
 };
 
@@ -128,11 +127,11 @@ async fn compose(
     staged: &[Staged],
 ) -> Result<Composed, Refused> {
     let now_ms = core.clock.now_ms();
-    let jti = MessageId::new(now_ms, random());
-    let content_key: [u8; 32] = random();
+    let jti = MessageId::new(now_ms, core.entropy.random());
+    let content_key: [u8; 32] = core.entropy.random();
     let body = body_of(request, staged, &content_key)?;
     validate::body(&body).map_err(Refused::fields)?;
-    let place = place::find(core, &request.target(), &body, jti, ConversationId::new(now_ms, random()))?;
+    let place = place::find(core, &request.target(), &body, jti, ConversationId::new(now_ms, core.entropy.random()))?;
     let mut draft = draft(core, sending, &place, jti)?;
     let key = core.recipient(&place.to).await?;
     draft.ct.suite = key.suite();
@@ -140,7 +139,7 @@ async fn compose(
     for (number, (id, about)) in (0_u32..).zip(staged) {
         draft.parts.push(put_part(core, attachments, (id, about), &content_key, &jti, number).await?);
     }
-    let sealed = seal::seal(&key, &draft.context(), &body.encode_to_vec(), random())
+    let sealed = seal::seal(&key, &draft.context(), &body.encode_to_vec(), core.entropy.random())
         .map_err(|error| Refused::new(Reason::PayloadTooLarge, error.to_string()))?;
     draft.ct.enc_s256 = Digest::of(&sealed.enc);
     draft.ct.s256 = Digest::of(&sealed.ciphertext);

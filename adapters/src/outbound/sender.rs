@@ -6,13 +6,13 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -67,7 +67,7 @@ impl Sender {
                 tell(first, &self.core.link.because(refused));
             }
         };
-        Backoff::run(&stop, || self.session(), ended).await;
+        Backoff::run(&self.core.entropy, &stop, || self.session(), ended).await;
     }
 
     /// One stream, to its end.
@@ -84,6 +84,7 @@ impl Sender {
             frames,
         });
         tokio::select! {
+            biased;
             ended = session.pump() => ended,
             ended = session.listen(stream) => ended,
         }

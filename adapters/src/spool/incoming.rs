@@ -55,7 +55,7 @@ impl Incoming {
         if let Err(error) = self.recover().await {
             tracing::error!(%error, "what a crash left in the spool could not be put in order");
         }
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(self.office.entropy());
         let mut aside = Vec::new();
         loop {
             let round = tokio::select! {
@@ -71,7 +71,7 @@ impl Incoming {
                     () = backoff.pause() => {}
                 }
             } else {
-                backoff = Backoff::new();
+                backoff.reset();
             }
         }
     }

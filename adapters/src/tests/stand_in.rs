@@ -152,7 +152,7 @@ impl State {
     /// The gateway's word about a message.
     pub(super) fn evidence(&self, event: Event, origin: &Origin, json: &[u8]) -> Evidence {
         Evidence {
-            jti: MessageId::new(self.network.now_ms(), crate::entropy::random()),
+            jti: MessageId::new(self.network.now_ms(), crate::Entropy::of_the_system().random()),
             iss: "gateway".parse().expect("a name"),
             evt: event,
             mid: origin.jti,

@@ -199,7 +199,8 @@ async fn a_revoked_client_learns_from_the_alert_why_it_is_not_kept() {
     stage.authority.revoke_file(&inps.join("tls.pem"), RevocationReason::KeyCompromise).unwrap();
     stage.authority.publish_crl(std::slice::from_ref(&gateway)).unwrap();
     let address = held(&stage, &gateway, &stop).await.to_string();
-    let (channel, farewells) = told_channel(&address, stage.client(&inps), Expected::gateway(name("gateway"))).unwrap();
+    let expected = Expected::gateway(name("gateway"));
+    let (channel, farewells) = told_channel_over(Tcp::shared(), &address, stage.client(&inps), expected).unwrap();
     for _ in 0..10 {
         HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.unwrap_err();
         assert_eq!(farewells.last(), Some(Farewell::Alert(rustls::AlertDescription::CertificateRevoked)));

@@ -29,11 +29,11 @@
 //! ```no_run
 //! # async fn example(clock: std::sync::Arc<dyn tramite_proto::clock::Clock>, notary: std::sync::Arc<dyn tramite_store::Notary>)
 //! # -> Result<(), Box<dyn std::error::Error>> {
-//! use tramite_store::{Options, Seams};
+//! use tramite_store::{Options, Seams, Work};
 //! let (store, writer, recovery) = Options::new("data/store", "gateway").open(Seams::real(clock, notary))?;
-//! let writing = writer.spawn()?;
+//! let writing = writer.start(Work::Threads)?;
 //! assert!(recovery.cut.is_none(), "a torn tail was cut; nothing that was acknowledged is missing");
-//! store.close().await;
+//! store.end(writing).await;
 //! # Ok(()) }
 //! ```
 
@@ -75,4 +75,4 @@ pub use project::{CLOCK_CONFIRMED, CLOCK_GAP_MAX_MS};
 pub use stat::{Amount, QueueSize, Size, Stat, stat};
 pub use store::{Health, Store};
 pub use verify::{Finding, Verification, Watch, rebuild, verify, verify_watched, verify_with};
-pub use writer::{Step, Writer, WriterThread};
+pub use writer::{Step, Work, Working, Writer, WriterThread};

@@ -21,7 +21,7 @@ use crate::{
     project::{Facts as _, row},
     rows::{self, IdRow},
     shared::Shared,
-    writer::{Answers, Command, GROUP_CHANGES_MAX, WriterThread},
+    writer::{Answers, Command, GROUP_CHANGES_MAX, Working},
 };
 
 mod lease;
@@ -166,12 +166,14 @@ impl Store {
     }
 
     /// Closes the store, waits for its writer, and says in the log how it ended.
-    pub async fn end(&self, writer: WriterThread) {
+    pub async fn end(&self, writer: Working) {
         self.close().await;
-        match tokio::task::spawn_blocking(move || writer.join()).await {
-            Ok(Ok(Ok(()))) => tracing::info!("the store is closed"),
-            Ok(Ok(Err(poisoned))) => tracing::error!(error = %poisoned, "the store ended with a failure"),
-            _ => tracing::error!("the store's writer panicked; recovery at the next start decides what is on the disk"),
+        match writer.ended().await {
+            Some(Ok(())) => tracing::info!("the store is closed"),
+            Some(Err(poisoned)) => tracing::error!(error = %poisoned, "the store ended with a failure"),
+            None => {
+                tracing::error!("the store's writer panicked; recovery at the next start decides what is on the disk")
+            }
         }
     }
 

@@ -4,12 +4,14 @@
 //! (`project`). Invariants: nothing is answered before the sync of its group; after a failed write or sync nothing is written and
 //! everyone is answered `Failed`; all changes of one call stand in one group.
 //!
-//! It owns its channel and has one step, so that it runs on a thread of its own ([`Writer::run`]) or step by step in a simulation.
+//! It owns its channel and has one step, so that it runs on a thread of its own ([`Writer::run`]), as a task of a simulation, or step by
+//! step by hand.
 
 use std::{
     io,
     sync::{Arc, PoisonError, atomic::Ordering},
     thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -58,8 +60,39 @@ struct Call {
     reply: oneshot::Sender<Answers>,
 }
 
-/// The thread of a writer; [`Store::end`](crate::Store::end) waits for it.
+/// The thread of a writer.
 pub type WriterThread = thread::JoinHandle<Result<(), Poisoned>>;
+
+/// As a task, rows are applied so long after their group: a crash may come between.
+const APPLY_AFTER: Duration = Duration::from_millis(20);
+
+/// What a writer runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Threads of its own, because the disk blocks.
+    Threads,
+    /// A task of the current runtime, for a simulation, whose disk never blocks.
+    Task,
+}
+
+/// A writer at work; [`Store::end`](crate::Store::end) waits for it.
+#[derive(Debug)]
+pub enum Working {
+    /// On [`Work::Threads`].
+    Thread(WriterThread),
+    /// On a [`Work::Task`].
+    Task(tokio::task::JoinHandle<Result<(), Poisoned>>),
+}
+
+impl Working {
+    /// Waits, on a thread that may block, until it has ended; `None`: it panicked.
+    pub(crate) async fn ended(self) -> Option<Result<(), Poisoned>> {
+        match self {
+            Self::Thread(thread) => tokio::task::spawn_blocking(move || thread.join()).await.ok()?.ok(),
+            Self::Task(task) => task.await.ok(),
+        }
+    }
+}
 
 /// The one writer of a store. Dropped without [`run`](Self::run) it leaves the directory as a crash does.
 #[derive(Debug)]
@@ -112,6 +145,35 @@ impl Writer {
     /// The system gives no thread.
     pub fn spawn(self) -> io::Result<WriterThread> {
         thread::Builder::new().name("tramite-store".into()).spawn(move || self.run())
+    }
+
+    /// Begins its work.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(self, work: Work) -> io::Result<Working> {
+        match work {
+            Work::Threads => self.spawn().map(Working::Thread),
+            Work::Task => Ok(Working::Task(tokio::spawn(self.run_as_task()))),
+        }
+    }
+
+    async fn run_as_task(mut self) -> Result<(), Poisoned> {
+        loop {
+            let asked = tokio::time::timeout(APPLY_AFTER, self.asked());
+            match asked.await {
+                Err(_) => self.apply(),
+                Ok(()) if self.step() == Step::Worked => {}
+                Ok(()) => return self.finish(),
+            }
+        }
+    }
+
+    /// Resolves when the next [`step`](Self::step) has something to do, or nothing will be asked any more.
+    async fn asked(&mut self) {
+        if self.held.is_none() {
+            self.held = self.commands.recv().await;
+        }
     }
 
     /// Writes one group of what is asked by now, without waiting.

@@ -30,7 +30,8 @@ pub struct Faults {
     pub punches: AtomicU64,
     /// From this `sync_data` call on (counted from 1), each fails.
     pub sync_fails_from: AtomicU64,
-    /// From this `write_at` call on (counted from 1), each writes half and fails.
+    /// From this `write_at` call on (counted from 1), each writes half and fails. Half of its sectors: what stands in one is written
+    /// wholly or not at all.
     pub write_fails_from: AtomicU64,
     /// Whatever makes a file longer fails, as on a full disk, while this is not 0.
     pub full: AtomicU64,
@@ -294,7 +295,8 @@ impl DiskFile for SimulatedFile {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
         if fails {
-            contents.write(bytes.get(..bytes.len() / 2).unwrap_or_default(), at);
+            let half = (at + bytes.len() / 2) / SECTOR_BYTES * SECTOR_BYTES;
+            contents.write(bytes.get(..half.saturating_sub(at)).unwrap_or_default(), at);
             return Err(io::Error::other("simulated write error"));
         }
         contents.write(bytes, at);
