@@ -88,7 +88,13 @@ impl Desk {
             async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
         });
         let channel = Endpoint::from_static("http://adapter").connect_with_connector_lazy(connector);
-        Ok(Self { client: BackOfficeClient::new(channel).max_decoding_message_size(ITEM_BYTES_MAX) })
+        Ok(Self::over(channel))
+    }
+
+    /// A desk on a line that somebody else has laid.
+    #[must_use]
+    pub fn over(channel: Channel) -> Self {
+        Self { client: BackOfficeClient::new(channel).max_decoding_message_size(ITEM_BYTES_MAX) }
     }
 
     /// The generated client, for calls that have no shorter form here.

@@ -1,0 +1,144 @@
+//! A party: the gateway or an adapter, with what outlives its crashes: disk, map, clock, dice. It runs the product itself; only what is
+//! around it is simulated.
+
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use anyhow::{Result, anyhow};
+use tokio_util::sync::CancellationToken;
+use tramite_adapters::{Adapter, Entropy};
+use tramite_gateway::Gateway;
+use tramite_proto::clock::{Clock, ManualClock};
+use tramite_store::{
+    Work,
+    disk::{Disk, SimulatedDisk},
+    map::{Maps, MemoryMaps},
+};
+
+use super::{
+    dice::Dice,
+    guard::{Forgetful, Lying, Without},
+    network,
+    stage::{GATEWAY, Stage},
+};
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(crate) struct Party {
+    pub(crate) name: &'static str,
+    pub(crate) disk: SimulatedDisk,
+    pub(crate) clock: ManualClock,
+    maps: Arc<dyn Maps>,
+    dice: Dice,
+    without: Without,
+    /// Its store found less than it had acknowledged, and did not open.
+    refused: Arc<AtomicBool>,
+}
+
+impl Party {
+    pub(crate) fn new(name: &'static str, clock: ManualClock, dice: Dice, without: Without) -> Self {
+        let maps: Arc<dyn Maps> = Arc::new(MemoryMaps::new());
+        let maps = if without == Without::Dedupe && name != GATEWAY { Arc::new(Forgetful(maps)) } else { maps };
+        Self { name, disk: SimulatedDisk::new(), clock, maps, dice, without, refused: Arc::default() }
+    }
+
+    /// Runs it until it is crashed. Its disk failing is part of the play: it stops then, and waits for the crash that follows.
+    pub(crate) async fn run(self, stage: Arc<Stage>) -> Result<()> {
+        let ended = match self.name {
+            GATEWAY => self.gateway(&stage).await,
+            _ => self.adapter(&stage).await,
+        };
+        if self.is_dying() {
+            return pending().await;
+        }
+        if self.without == Without::Sync {
+            self.refused.store(true, Ordering::SeqCst);
+            return pending().await;
+        }
+        Err(anyhow!("{} ended by itself: {ended:?}", self.name))
+    }
+
+    /// Whether its store once did not open, for want of what it had acknowledged.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.refused.load(Ordering::SeqCst)
+    }
+
+    /// Whether its disk has been told to fail.
+    fn is_dying(&self) -> bool {
+        let faults = self.disk.faults();
+        faults.sync_fails_from.load(Ordering::SeqCst) != 0 || faults.write_fails_from.load(Ordering::SeqCst) != 0
+    }
+
+    async fn gateway(&self, stage: &Stage) -> Result<()> {
+        let dice = self.dice.clone();
+        let around = tramite_gateway::Surroundings {
+            clock: self.clock(),
+            random: Arc::new(move || {
+                let mut bytes = [0; 10];
+                dice.fill(&mut bytes);
+                bytes
+            }),
+            disk: self.disk(),
+            maps: Some(Arc::clone(&self.maps)),
+            network: network::simulated(),
+            work: Work::Task,
+        };
+        // Nobody stops it in order.
+        let running = Gateway::start_in(stage.gateway()?, around, CancellationToken::new()).await?;
+        Ok(running.wait().await?)
+    }
+
+    async fn adapter(&self, stage: &Stage) -> Result<()> {
+        let dice = self.dice.clone();
+        let around = tramite_adapters::Surroundings {
+            clock: self.clock(),
+            entropy: Entropy::new(move |bytes| dice.fill(bytes)),
+            disk: self.disk(),
+            maps: Some(Arc::clone(&self.maps)),
+            network: network::simulated(),
+            work: Work::Task,
+        };
+        let running = Adapter::start_in(stage.adapter(self.name)?, around, CancellationToken::new()).await?;
+        Ok(running.wait().await?)
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(self.clock.clone())
+    }
+
+    fn disk(&self) -> Arc<dyn Disk> {
+        match self.without {
+            Without::Sync => Arc::new(Lying(self.disk.clone())),
+            Without::Nothing | Without::Dedupe => Arc::new(self.disk.clone()),
+        }
+    }
+
+    /// Its disk refuses from so many syncs on.
+    pub(crate) fn fail_syncs(&self, after: u64) {
+        let faults = self.disk.faults();
+        faults.sync_fails_from.store(faults.syncs.load(Ordering::SeqCst) + after, Ordering::SeqCst);
+    }
+
+    /// Its disk takes half of what is written from so many writes on.
+    pub(crate) fn fail_writes(&self, after: u64) {
+        let faults = self.disk.faults();
+        faults.write_fails_from.store(faults.writes.load(Ordering::SeqCst) + after, Ordering::SeqCst);
+    }
+
+    /// The power is back: the disk has what was synced, and works.
+    pub(crate) fn lose_power(&self, seed: u64) {
+        self.disk.cut_power(seed);
+        self.disk.faults().sync_fails_from.store(0, Ordering::SeqCst);
+        self.disk.faults().write_fails_from.store(0, Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_clock(&self, now_ms: i64) {
+        self.clock.set(now_ms);
+        self.disk.faults().now_ms.store(now_ms, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,116 @@
+//! What every simulation of a thread shares: an authority, everybody's certificates, and the configurations. Making keys takes longer
+//! than a simulation does, and they differ in no decision.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+use tonic::transport::Channel;
+use tramite_certs::{
+    authority::{Authority, BundleOptions, issue_bundle},
+    connect::{Expected, channel_over},
+    identity::{Role, TrustDomain},
+    tls::{ClientTls, TlsFiles},
+};
+use tramite_proto::clock::{Clock, ManualClock};
+
+use super::network;
+
+/// When every simulation begins.
+pub(crate) const T0_MS: i64 = 1_800_000_000_000;
+pub(crate) const GATEWAY: &str = "gateway";
+pub(crate) const INSTITUTIONS: [&str; 3] = ["caritas", "comune", "inps"];
+
+/// Certificates and configurations in a folder of their own. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Stage {
+    folder: Arc<TempDir>,
+    /// What a simulation leaves in real folders: the adapters' key for attachments on their way, of which there are none.
+    data: Arc<TempDir>,
+}
+
+fn domain() -> Result<TrustDomain> {
+    Ok("tramite.test".parse()?)
+}
+
+impl Stage {
+    pub(crate) fn new() -> Result<Self> {
+        let folder = TempDir::new()?;
+        let clock = Arc::new(ManualClock::new(T0_MS));
+        let mut authority = Authority::init(&folder.path().join("authority"), domain()?, clock)?;
+        let members = INSTITUTIONS.iter().map(|name| (Role::Institution, *name));
+        for (role, name) in members.chain([(Role::Gateway, GATEWAY)]) {
+            let options = BundleOptions { dns: vec![name.to_owned()], ..BundleOptions::default() };
+            issue_bundle(&mut authority, role, &name.parse()?, &folder.path().join(name), &options)?;
+        }
+        Ok(Self { folder: Arc::new(folder), data: Arc::new(TempDir::new()?) })
+    }
+
+    /// The same certificates for a simulation that shares nothing else.
+    pub(crate) fn cleared(&self) -> Result<Self> {
+        Ok(Self { folder: Arc::clone(&self.folder), data: Arc::new(TempDir::new()?) })
+    }
+
+    fn data(&self, name: &str) -> String {
+        self.data.path().join(name).display().to_string()
+    }
+
+    fn bundle(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The gateway's configuration: retries in seconds, so that what a network does in an hour happens in a minute.
+    pub(crate) fn gateway(&self) -> Result<tramite_gateway::Config> {
+        let data = self.data(GATEWAY);
+        let mut text = format!(
+            r#"
+            name = "{GATEWAY}"
+            trust_domain = "tramite.test"
+            data = "{data}"
+            listen = "0.0.0.0:7443"
+            tls = {{ cert = "tls.pem", key = "tls.key", roots = "root.pem", crl = "crl.pem" }}
+            signing = {{ cert = "sign.pem", key = "sign.key" }}
+            reflection = {{ enabled = false }}
+            store = {{ segment_mib = 1 }}
+            delivery = {{ lease_s = 5, retry_initial_ms = 200, retry_max_ms = 2000, attempts_max = 1000 }}
+            [[allow]]
+            from = ["*"]
+            to = ["*"]
+            types = ["*"]
+            purposes = ["*"]
+            legal_bases = ["*"]
+            "#
+        );
+        for name in INSTITUTIONS {
+            text.push_str(&format!(
+                "\n[[institution]]\nname = \"{name}\"\ndisplay_name = \"{name}\"\nkind = \"PA\"\nipa_code = \"{name}\"\n"
+            ));
+        }
+        tramite_gateway::Config::parse(&text, &self.bundle(GATEWAY)).context("the gateway's configuration")
+    }
+
+    pub(crate) fn adapter(&self, name: &str) -> Result<tramite_adapters::Config> {
+        let data = self.data(name);
+        let text = format!(
+            r#"
+            institution = "{name}"
+            trust_domain = "tramite.test"
+            data = "{data}"
+            gateway = {{ address = "{GATEWAY}:7443", name = "{GATEWAY}" }}
+            tls = {{ cert = "tls.pem", key = "tls.key", roots = "root.pem", crl = "crl.pem" }}
+            signing = {{ cert = "sign.pem", key = "sign.key" }}
+            encryption = {{ keys = "." }}
+            backoffice = {{ listen = "0.0.0.0:7000", reflection = false }}
+            store = {{ segment_mib = 1 }}
+            "#
+        );
+        tramite_adapters::Config::parse(&text, &self.bundle(name)).context("an adapter's configuration")
+    }
+
+    /// A back office's line to its own adapter.
+    pub(crate) fn line(&self, name: &str, clock: Arc<dyn Clock>) -> Result<Channel> {
+        let tls = ClientTls::load(TlsFiles::in_bundle(&self.bundle(name)), domain()?, clock)?;
+        let expected = Expected { role: Role::Institution, name: name.parse()? };
+        Ok(channel_over(network::simulated(), &format!("{name}:7000"), tls, expected)?)
+    }
+}

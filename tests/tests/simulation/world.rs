@@ -1,0 +1,230 @@
+//! One simulation: a gateway, three adapters, three back offices, a network between them, and time that passes as fast as it can.
+
+use std::{sync::Arc, thread, time::Duration};
+
+use anyhow::{Result, anyhow};
+use tramite_proto::clock::ManualClock;
+use tramite_tests::desk::Desk;
+use turmoil::{Builder, Sim};
+
+use super::{
+    dice::{self, Dice},
+    guard::Without,
+    office::{Office, Opening, Plan},
+    party::Party,
+    record::Book,
+    stage::{GATEWAY, INSTITUTIONS, Stage, T0_MS},
+    storm::{Act, CALM_MS, storm},
+};
+
+/// One step of the simulated network and of every host.
+const TICK: Duration = Duration::from_millis(10);
+/// By then everything has arrived, however bad the storm was.
+const END: Duration = Duration::from_secs(180);
+/// What comes twice may come a little later.
+const AFTER: Duration = Duration::from_secs(3);
+const CASES: u64 = 6;
+
+pub(crate) const OFFICES: [&str; 3] = ["caritas-office", "comune-office", "inps-office"];
+
+/// What came of a seed.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) seed: u64,
+    /// Every promise that was broken, in words.
+    pub(crate) broken: Vec<String>,
+    /// Messages that an adapter took and no office saw.
+    pub(crate) lost: usize,
+    /// Acknowledgements and answers of which an adapter knew nothing later.
+    pub(crate) forgotten: usize,
+    /// Stores that did not open, for want of what they had acknowledged.
+    pub(crate) refused: usize,
+    /// Messages and notices that came again as if they were new.
+    pub(crate) twice: usize,
+    pub(crate) messages: usize,
+    pub(crate) crashes: usize,
+    pub(crate) cuts: usize,
+    /// Everything that happened.
+    pub(crate) trace: Vec<String>,
+}
+
+/// Runs a seed to its end, on a thread of its own, whose every random number comes from the seed.
+pub(crate) fn run(stage: &Stage, seed: u64, without: Without) -> Outcome {
+    let played = thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let dice = Dice::new(seed);
+            dice::replace_randomness(&dice.split());
+            Simulation::new(seed, dice, without).run(stage)
+        });
+        thread.join()
+    });
+    played.unwrap_or_else(|_| Outcome::failed(seed, "the simulation panicked".to_owned()))
+}
+
+impl Outcome {
+    fn failed(seed: u64, why: String) -> Self {
+        Self {
+            seed,
+            broken: vec![why],
+            lost: 0,
+            forgotten: 0,
+            refused: 0,
+            twice: 0,
+            messages: 0,
+            crashes: 0,
+            cuts: 0,
+            trace: Vec::new(),
+        }
+    }
+}
+
+struct Simulation {
+    seed: u64,
+    dice: Dice,
+    parties: Vec<Party>,
+    book: Book,
+    /// What is still to happen, the next last.
+    acts: Vec<(Duration, Act)>,
+    crashes: usize,
+    cuts: usize,
+}
+
+impl Simulation {
+    fn new(seed: u64, dice: Dice, without: Without) -> Self {
+        let names = [GATEWAY].into_iter().chain(INSTITUTIONS);
+        let parties = names.map(|name| Party::new(name, ManualClock::new(T0_MS), dice.split(), without)).collect();
+        let mut acts = storm(&dice.split());
+        acts.reverse();
+        Self { seed, dice, parties, book: Book::default(), acts, crashes: 0, cuts: 0 }
+    }
+
+    fn run(mut self, stage: &Stage) -> Outcome {
+        let mut sim = Builder::new()
+            .tick_duration(TICK)
+            .simulation_duration(END + AFTER + AFTER)
+            .min_message_latency(Duration::from_millis(1))
+            .max_message_latency(Duration::from_millis(CALM_MS))
+            .enable_random_order()
+            .rng_seed(self.dice.throw())
+            .build();
+        let stage = match stage.cleared() {
+            Ok(stage) => Arc::new(stage),
+            Err(error) => return Outcome::failed(self.seed, format!("{error:#}")),
+        };
+        for party in &self.parties {
+            let (party, stage) = (party.clone(), Arc::clone(&stage));
+            sim.host(party.name, move || {
+                let running = party.clone().run(Arc::clone(&stage));
+                async move { Ok(running.await?) }
+            });
+        }
+        self.open_offices(&mut sim, &stage);
+        let ended = self.play(&mut sim);
+        drop(sim);
+        let mut record = self.book.open();
+        if let Err(error) = ended {
+            record.breaks(format!("{error:#}"));
+        }
+        let unsent = record.unsent();
+        record.broken.extend(unsent);
+        Outcome {
+            seed: self.seed,
+            broken: std::mem::take(&mut record.broken),
+            lost: record.lost().len(),
+            forgotten: record.forgotten,
+            refused: self.parties.iter().filter(|party| party.has_refused()).count(),
+            twice: record.twice,
+            messages: record.sent.len(),
+            crashes: self.crashes,
+            cuts: self.cuts,
+            trace: std::mem::take(&mut record.trace),
+        }
+    }
+
+    fn open_offices(&self, sim: &mut Sim<'_>, stage: &Arc<Stage>) {
+        let mut plans = plans(&self.dice.split());
+        self.book.open().to_open = plans.iter().map(|(_, plans)| plans.len()).sum();
+        for (name, host) in INSTITUTIONS.into_iter().zip(OFFICES) {
+            let (stage, book, dice) = (Arc::clone(stage), self.book.clone(), self.dice.split());
+            let mine = plans.iter_mut().find(|(opener, _)| *opener == name).map(|(_, mine)| std::mem::take(mine));
+            sim.client(host, async move {
+                let line = stage.line(name, Arc::new(ManualClock::new(T0_MS)))?;
+                let office = Office { name, desk: Desk::over(line), book, dice };
+                Ok(office.run(mine.unwrap_or_default()).await?)
+            });
+        }
+    }
+
+    fn play(&mut self, sim: &mut Sim<'_>) -> Result<()> {
+        let mut settled = None;
+        loop {
+            let now = sim.elapsed();
+            self.book.open().at(now);
+            for party in &self.parties {
+                party.set_clock(T0_MS + i64::try_from(now.as_millis())?);
+            }
+            while let Some((_, act)) = self.acts.pop_if(|(at, _)| *at <= now) {
+                self.act(sim, act);
+            }
+            sim.step().map_err(|error| anyhow!("{error}"))?;
+            // What came and was settled may come again while the storm lasts.
+            if self.acts.is_empty() && settled.is_none() && self.book.open().missing().is_empty() {
+                settled = Some(now);
+            }
+            if !self.book.open().broken.is_empty() {
+                return Ok(());
+            }
+            if settled.is_some_and(|since| now > since + AFTER) {
+                return Ok(());
+            }
+            if now > END {
+                let missing = self.book.open().missing();
+                return Err(anyhow!("not over after {END:?}: {}", missing.join("; ")));
+            }
+        }
+    }
+
+    fn act(&mut self, sim: &mut Sim<'_>, act: Act) {
+        self.book.open().note(format_args!("! {act:?}"));
+        let party = |name| self.parties.iter().find(|party| party.name == name).expect("a party of this name");
+        match act {
+            Act::SyncFails(name, after) => party(name).fail_syncs(after),
+            Act::WriteFails(name, after) => party(name).fail_writes(after),
+            Act::Crash(name, seed) => {
+                // Whatever it does while it is dropped reaches the disk no more.
+                party(name).fail_writes(1);
+                party(name).fail_syncs(1);
+                sim.crash(name);
+                party(name).lose_power(seed);
+                self.crashes += 1;
+            }
+            Act::Restart(name) => sim.bounce(name),
+            Act::Cut((a, b)) => {
+                sim.partition(a, b);
+                self.cuts += 1;
+            }
+            Act::CutOneWay((from, to)) => {
+                sim.partition_oneway(from, to);
+                self.cuts += 1;
+            }
+            Act::Mend((a, b)) => sim.repair(a, b),
+            Act::MendOneWay((from, to)) => sim.repair_oneway(from, to),
+            Act::Slow((a, b), ms) => sim.set_link_max_message_latency(a, b, Duration::from_millis(ms)),
+        }
+    }
+}
+
+fn plans(dice: &Dice) -> Vec<(&'static str, Vec<Plan>)> {
+    let mut plans: Vec<_> = INSTITUTIONS.into_iter().map(|name| (name, Vec::new())).collect();
+    for _ in 0..CASES {
+        let opener = dice.pick(&INSTITUTIONS);
+        let others: Vec<_> = INSTITUTIONS.into_iter().filter(|name| *name != opener).collect();
+        let at = Duration::from_millis(dice.within(0..20_000));
+        let kind = dice.pick(&[Opening::Taken, Opening::Taken, Opening::Declined, Opening::Documents]);
+        let plan = Plan { at, to: dice.pick(&others), kind };
+        if let Some((_, mine)) = plans.iter_mut().find(|(name, _)| *name == opener) {
+            mine.push(plan);
+        }
+    }
+    plans
+}
