@@ -56,7 +56,7 @@ was sealed to an old key still opens as long as its file is there: keep it until
 at most. Where adapter.toml names one with [encryption] active, change that too."
     )]
     RotateEncryptionKey {
-        /// The folder with the institution's enc-<key id>.key.
+        /// The folder with the institution's enc-KEY-ID.key.
         #[arg(value_name = "DIR")]
         folder: PathBuf,
         /// A suite at least as strong as that of the key in use; that one when it is left out.
