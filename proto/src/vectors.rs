@@ -1,6 +1,7 @@
 //! The two implementations against each other: proto/vectors/make.py (Python, other libraries, no shared code) and this one.
 //!
 //! Knows the files in proto/vectors and how to run the script. Only tests stand here.
+mod frames;
 mod ours;
 mod theirs;
 

@@ -1,18 +1,16 @@
 #!/usr/bin/env python3
-"""The second implementation of FORMATS.md §1 to §4, in another language and on other libraries.
+"""The second implementation of FORMATS.md §1 to §6 against the first; of §1 to §5 in both directions.
 
-make.py            writes the vectors beside this file, which the Rust tests read: signatures by jwcrypto, X25519 sealing by
-                   pyhpke, X-Wing sealing and AES-GCM by pyca/cryptography, hashes by hashlib.
+make.py [FILE …]   writes the vectors beside this file, which the Rust tests read, or only the files named: by
+                   formats.py (§1 to §4), frames.py (§5) and journal.py (§6).
 make.py --check F  reads what the Rust implementation made (a JSON file) and verifies and opens all of it; says each thing that
                    does not hold and ends with 1.
 
-It shares no code with the Rust side and is written from FORMATS.md alone. Keys named test_* are made from fixed words for these
+Keys named test_* are made from fixed words for these
 vectors and protect nothing. ECDSA and HPKE are randomised: running it again gives other vectors, as valid as these.
 """
 import argparse
 import base64
-import datetime
-import hashlib
 import json
 import pathlib
 import struct
@@ -20,271 +18,17 @@ import sys
 import uuid
 
 from cryptography import x509
-from cryptography.hazmat.bindings._rust import openssl
-from cryptography.hazmat.primitives import hashes, hpke, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, mlkem, utils, x25519
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives import serialization
 from jwcrypto import jwk, jws
-from pyhpke import AEADId, CipherSuite, KDFId, KEMId, KEMKey
+
+import frames
+import journal
+from formats import (
+    AT, CHUNK, X25519, XWING, Recipient, Signer, aad, b64, commitment, leaf, open_part, path, pattern, plaintext, root, seal_part,
+    seed, sha256, unb64, unpad, v7, verify_statement,
+)  # fmt: skip
 
 HERE = pathlib.Path(__file__).resolve().parent
-X25519, XWING = "X25519-SHA256-AES256GCM", "XWING-SHA256-AES256GCM"
-INFO = b"tramite/v1 hpke-body"
-CHUNK = 65536
-AT = 1_795_400_000
-
-
-def b64(data):
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def unb64(text):
-    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    if b64(data) != text:
-        raise ValueError("base64url that is not canonical")
-    return data
-
-
-def sha256(data):
-    return hashlib.sha256(data).digest()
-
-
-def seed(words):
-    """A test key: the digest of some words."""
-    return sha256(b"tramite test vector: " + words.encode())
-
-
-def v7(ms, words):
-    raw = bytearray(struct.pack(">Q", ms)[2:] + seed(words)[:10])
-    raw[6] = raw[6] & 0x0F | 0x70
-    raw[8] = raw[8] & 0x3F | 0x80
-    return str(uuid.UUID(bytes=bytes(raw)))
-
-
-# -- Merkle trees (§1) ------------------------------------------------------------------------------------------------
-
-
-def leaf(data):
-    return sha256(b"\x00" + data)
-
-
-def split(n):
-    """The largest power of two below n."""
-    k = 1
-    while k * 2 < n:
-        k *= 2
-    return k
-
-
-def root(leaves):
-    if len(leaves) == 1:
-        return leaves[0]
-    k = split(len(leaves))
-    return sha256(b"\x01" + root(leaves[:k]) + root(leaves[k:]))
-
-
-def path(leaves, index):
-    if len(leaves) == 1:
-        return []
-    k = split(len(leaves))
-    if index < k:
-        return path(leaves[:k], index) + [root(leaves[k:])]
-    return path(leaves[k:], index - k) + [root(leaves[:k])]
-
-
-def root_from_path(hashed, index, n, siblings):
-    """From the top: which half the leaf is in says on which side the last sibling stands."""
-    if n == 1:
-        if siblings:
-            raise ValueError("path too long")
-        return hashed
-    if not siblings:
-        raise ValueError("path too short")
-    k, top = split(n), siblings[-1]
-    if index < k:
-        return sha256(b"\x01" + root_from_path(hashed, index, k, siblings[:-1]) + top)
-    return sha256(b"\x01" + top + root_from_path(hashed, index - k, n - k, siblings[:-1]))
-
-
-# -- Signers and batches (§1) -----------------------------------------------------------------------------------------
-
-
-class Signer:
-    def __init__(self, name, more=()):
-        self.name, self.more = name, more
-        order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-        self.key = ec.derive_private_key(int.from_bytes(seed(f"signing {name}"), "big") % order, ec.SECP256R1())
-        self.der = self.certificate()
-
-    def certificate(self):
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"{self.name} signing (test vector)")])
-        start = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
-        uri = x509.UniformResourceIdentifier(f"spiffe://vectors.example/institution/{self.name}")
-        document_signing = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.36")
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject)
-            .public_key(self.key.public_key())
-            .serial_number(int.from_bytes(seed(f"serial {self.name}")[:8], "big") >> 1)
-            .not_valid_before(start)
-            .not_valid_after(start + datetime.timedelta(days=36500))
-            .add_extension(x509.SubjectAlternativeName([uri]), critical=False)
-            .add_extension(x509.ExtendedKeyUsage([document_signing]), critical=False)
-        )
-        for extension in self.more:
-            builder = builder.add_extension(extension, critical=False)
-        signed = builder.sign(self.key, hashes.SHA256(), ecdsa_deterministic=True)
-        return signed.public_bytes(serialization.Encoding.DER)
-
-    def pkcs8(self):
-        encoding, form = serialization.Encoding.DER, serialization.PrivateFormat.PKCS8
-        return self.key.private_bytes(encoding, form, serialization.NoEncryption())
-
-    def jws(self, protected, payload):
-        token = jws.JWS(payload)
-        token.add_signature(jwk.JWK.from_pyca(self.key), None, protected, None)
-        return token.serialize(compact=True)
-
-    def jws_of_any_header(self, protected, payload):
-        """An ES256 signature over whatever the header says: jwcrypto would refuse to lie."""
-        signed = f"{b64(protected.encode())}.{b64(payload.encode())}"
-        r, s = utils.decode_dss_signature(self.key.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
-        return f"{signed}.{b64(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
-
-    def batch(self, jsons, iat=AT):
-        leaves = [leaf(item) for item in jsons]
-        protected = {"alg": "ES256", "typ": "tramite-batch+jwt", "x5t#S256": b64(sha256(self.der))}
-        payload = {"v": 1, "iss": self.name, "iat": iat, "n": len(jsons), "root": b64(root(leaves))}
-        compact = {"separators": (",", ":")}
-        signed = self.jws(json.dumps(protected, **compact), json.dumps(payload, **compact))
-        return [
-            {"json": item.decode(), "jws": signed, "index": i, "path": [h.hex() for h in path(leaves, i)]}
-            for i, item in enumerate(jsons)
-        ]
-
-
-def verify_statement(statement, der, issuer):
-    """All of §1 that does not need a chain."""
-    key = x509.load_der_x509_certificate(der).public_key()
-    token = jws.JWS()
-    token.allowed_algs = ["ES256"]
-    token.deserialize(statement["jws"], jwk.JWK.from_pyca(key))
-    header, payload = json.loads(token.objects["protected"]), json.loads(token.payload)
-    expected = {"alg": "ES256", "typ": "tramite-batch+jwt", "x5t#S256": b64(sha256(der))}
-    if header != expected:
-        raise ValueError(f"protected header {header}")
-    if set(payload) != {"v", "iss", "iat", "n", "root"} or payload["v"] != 1 or payload["iss"] != issuer:
-        raise ValueError(f"payload {payload}")
-    siblings = [bytes.fromhex(h) for h in statement["path"]]
-    data = statement["json"].encode()
-    if b64(root_from_path(leaf(data), statement["index"], payload["n"], siblings)) != payload["root"]:
-        raise ValueError("the path does not lead to the root")
-    if json.loads(data)["iss"] != issuer:
-        raise ValueError("the statement is of another issuer")
-
-
-# -- Sealed bodies (§3) -----------------------------------------------------------------------------------------------
-
-
-def lp(data):
-    return struct.pack(">H", len(data)) + data
-
-
-def aad(c):
-    ids = b"".join(lp(uuid.UUID(c[name]).bytes) for name in ("jti", "cid", "case"))
-    texts = b"".join(lp(c[name].encode()) for name in ("iss", "aud", "mt", "kid"))
-    return lp(b"tramite-aad-v1") + ids + texts + lp(struct.pack(">Q", c["exp"]))
-
-
-def commitment(salt, body):
-    return sha256(b"tramite-ptc-v1" + b"\x00" + salt + body)
-
-
-def plaintext(salt, body):
-    data = salt + struct.pack(">I", len(body)) + body
-    size = 512
-    while size < len(data):
-        size *= 2
-    return data + bytes(size - len(data))
-
-
-def unpad(data):
-    salt, (length,) = data[:32], struct.unpack(">I", data[32:36])
-    body = data[36 : 36 + length]
-    if plaintext(salt, body) != data:
-        raise ValueError("padding")
-    return salt, body
-
-
-class Recipient:
-    def __init__(self, suite, private):
-        self.suite, self.private = suite, private
-        raw = serialization.Encoding.Raw, serialization.PublicFormat.Raw
-        if suite == X25519:
-            self.key = x25519.X25519PrivateKey.from_private_bytes(self.private)
-            self.public = self.key.public_key().public_bytes(*raw)
-        else:
-            # X-Wing's private key is a seed: SHAKE256 gives the seed of ML-KEM-768 (64) and the X25519 key (32).
-            wide = hashlib.shake_256(self.private).digest(96)
-            lattice = mlkem.MLKEM768PrivateKey.from_seed_bytes(wide[:64])
-            curve = x25519.X25519PrivateKey.from_private_bytes(wide[64:])
-            self.key = hpke.MLKEM768X25519PrivateKey(lattice, curve)
-            self.public = lattice.public_key().public_bytes(*raw) + curve.public_key().public_bytes(*raw)
-
-    def seal(self, data, bound):
-        if self.suite == X25519:
-            suite = CipherSuite.new(KEMId.DHKEM_X25519_HKDF_SHA256, KDFId.HKDF_SHA256, AEADId.AES256_GCM)
-            enc, sender = suite.create_sender_context(KEMKey.from_pyca_cryptography_key(self.key.public_key()), INFO)
-            return enc, sender.seal(data, bound)
-        joined = openssl.hpke._encrypt_with_aad(xwing(), data, self.key.public_key(), INFO, bound)
-        return joined[:1120], joined[1120:]
-
-    def open(self, enc, ciphertext, bound):
-        if self.suite == X25519:
-            suite = CipherSuite.new(KEMId.DHKEM_X25519_HKDF_SHA256, KDFId.HKDF_SHA256, AEADId.AES256_GCM)
-            recipient = suite.create_recipient_context(enc, KEMKey.from_pyca_cryptography_key(self.key), INFO)
-            return recipient.open(ciphertext, bound)
-        return openssl.hpke._decrypt_with_aad(xwing(), enc + ciphertext, self.key, INFO, bound)
-
-
-def xwing():
-    return hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
-
-
-# -- Parts (§4) -------------------------------------------------------------------------------------------------------
-
-
-def pattern(length):
-    """A file of this length that both sides can make."""
-    block = bytes((i * 7 + (i >> 8) * 13) % 251 for i in range(CHUNK))
-    return (block * (length // CHUNK + 1))[:length]
-
-
-def chunks(data):
-    return [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)] or [b""]
-
-
-def part_aad(jti, part, position, last):
-    place = struct.pack(">IQB", part, position, 1 if last else 0)
-    return lp(b"tramite-part-v1") + lp(uuid.UUID(jti).bytes) + place
-
-
-def seal_part(key, jti, part, data):
-    cut, aead = chunks(data), AESGCM(key)
-    return b"".join(
-        aead.encrypt(struct.pack(">IQ", part, i), chunk, part_aad(jti, part, i, i + 1 == len(cut)))
-        for i, chunk in enumerate(cut)
-    )
-
-
-def open_part(key, jti, part, sealed):
-    size, aead = CHUNK + 16, AESGCM(key)
-    cut = [sealed[i : i + size] for i in range(0, len(sealed), size)]
-    return b"".join(
-        aead.decrypt(struct.pack(">IQ", part, i), chunk, part_aad(jti, part, i, i + 1 == len(cut)))
-        for i, chunk in enumerate(cut)
-    )
 
 
 # -- What is written --------------------------------------------------------------------------------------------------
@@ -478,23 +222,114 @@ def merkle_vectors():
     return {"leaf_data": "leaf <index>", "trees": made}
 
 
+def frame_vectors(signers):
+    """Frames as a sender, the gateway's answer and the gateway's delivery would be: statements of several batches, each once."""
+    recipient, salt = Recipient(X25519, seed(f"encryption inps {X25519}")), seed("salt frame")
+    contexts, origins, contents = [], [], []
+    for i in range(5):
+        c, body = context(f"frame {i}"), pattern(10 * i)
+        sealed = recipient.seal(plaintext(salt, body), aad(c))
+        contexts.append(c)
+        contents.append({"enc": sealed[0], "ciphertext": sealed[1]})
+        origins.append(dumps(origin(c, X25519, sealed, commitment(salt, body))))
+    said = {i: {"mid": c["jti"], "org_s256": b64(sha256(data))} for i, (c, data) in enumerate(zip(contexts, origins))}
+    of = {"from": "caritas", "to": "inps", "at": AT, "peer_s256": b64(seed("peer"))}
+
+    def evidence(i, event, **more):
+        jti = v7(AT * 1000 + 2, f"frame evidence {event} {i}")
+        head = {"typ": "evidence", "v": 1, "jti": jti, "iss": "gateway", "evt": event}
+        return dumps(head | said[i] | {"case": contexts[i]["case"]} | of | more)
+
+    receipt = {"typ": "receipt", "v": 1, "jti": v7(AT * 1000 + 1, "frame receipt"), "iss": "inps", "aud": "caritas", **said[4],
+               "ct_s256": b64(sha256(contents[4]["ciphertext"])), "ptc": b64(seed("ptc")), "at": AT + 1, "opened": True}  # fmt: skip
+    # Two batches, whose messages stand mixed in the frame.
+    first, second = signers["caritas"].batch(origins[:3]), signers["caritas"].batch(origins[3:])
+    sent = [second[0], first[2], first[0], second[1], first[1]]
+    which = [3, 2, 0, 4, 1]
+    accepted = signers["gateway"].batch([evidence(i, "SubmissionAcceptance") for i in (3, 2)])
+    rejected = signers["gateway"].batch([evidence(0, "SubmissionRejection", rsn="POLICY_DENIED")])
+    handed = {"rcp_s256": b64(sha256(dumps(receipt)))}
+    del of["peer_s256"]
+    handover = signers["gateway"].batch([evidence(4, "ContentHandover", **handed)])
+    received = signers["inps"].batch([dumps(receipt)])
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    def message(jws, place, **more):
+        return {"origin": frames.put(jws, sent[place])} | contents[which[place]] | more
+
+    made, submit, answer, receive = [], [], [], []
+    submitted = [message(submit, 0, traceparent=trace)] + [message(submit, place) for place in range(1, 5)]
+    made.append(("SubmitFrame", {"frame_id": 1 << 40, "jws": submit, "messages": submitted}))
+    refusal = {"reason": "POLICY_DENIED", "detail": "Not agreed: è così.", "evidence": frames.put(answer, rejected[0])}
+    later = {"reason": "RATE_LIMITED", "detail": "Slow down.", "retryable": True, "retry_after_ms": 1500}
+    results = [{"accepted": frames.put(answer, one)} for one in accepted] + [{"refused": refusal}, {"refused": later}]
+    made.append(("SubmitAnswer", {"frame_id": 1 << 40, "jws": answer, "results": results}))
+    deliveries = [
+        {"delivery_id": 300 + i, "message": message(receive, i), "acceptance": frames.put(receive, accepted[i]), "attempt": i + 1}
+        for i in range(2)
+    ]
+    notice = {"delivery_id": 7, "message_id": contexts[4]["jti"], "receipt": frames.put(receive, received[0]),
+              "evidence": frames.put(receive, handover[0]), "attempt": 1}  # fmt: skip
+    settled = [{"delivery_id": 1}, {"delivery_id": 2, "refused": {"reason": "DELIVERY_UNKNOWN", "detail": "Not yours."}}]
+    made.append(("ReceiveFrame", {"jws": receive, "deliveries": deliveries, "notices": [notice], "settled": settled}))
+    return {
+        "read": [frame_vector(kind, value) for kind, value in made],
+        "refused": refused_frames(made[0][1]),
+    }
+
+
+def frame_vector(kind, value):
+    statements = [{"issuer": json.loads(one["json"])["iss"], **one} for one in frames.unframe(value)]
+    # In the order of the statements that are origins.
+    contents = value.get("messages") or [one["message"] for one in value.get("deliveries", [])]
+    contents = [{"enc": one["enc"].hex(), "ciphertext_sha256": sha256(one["ciphertext"]).hex()} for one in contents]
+    shape = frames.FRAMES[kind]
+    # Every reader of protobuf takes it for the same frame: its last fields first, and fields of a later version around them.
+    later = frames.write_field(1000, str, "of a later version") + frames.write_field(1001, int, 1 << 63)
+    other = later + frames.write(shape, value, sorted(shape, reverse=True)) + later
+    return {
+        "kind": kind, "frame": frames.write(shape, value).hex(), "same": other.hex(), "jws": value["jws"],
+        "statements": statements, "contents": contents,
+    }  # fmt: skip
+
+
+def refused_frames(value):
+    def pointing_at(place):
+        message = value["messages"][1]
+        message = message | {"origin": message["origin"] | {"jws_index": place}}
+        return frames.write(frames.FRAMES["SubmitFrame"], value | {"messages": [message]}).hex()
+
+    return [
+        {"why": "the batch behind the last one", "frame": pointing_at(len(value["jws"])), "reason": "FRAME_INVALID"},
+        {"why": "the greatest place", "frame": pointing_at((1 << 32) - 1), "reason": "FRAME_INVALID"},
+        {"why": "another batch of the frame", "frame": pointing_at(0), "reason": "BATCH_BOUNDS"},
+    ]
+
+
 def write(name, content):
     text = json.dumps(content, indent=1, ensure_ascii=False)
     (HERE / name).write_text(text + "\n")
 
 
-def make():
+def make(names):
     signers = {name: Signer(name) for name in ("caritas", "inps", "gateway")}
     filler = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.55555.1"), bytes(4096))
     written = signers | {"over_4_kib": Signer("over-4-kib", [filler])}
-    write("signers.json", {
-        name: {"certificate": s.der.hex(), "test_signing_key_pkcs8": s.pkcs8().hex()} for name, s in written.items()
-    })  # fmt: skip
-    write("merkle.json", merkle_vectors())
-    write("batches.json", {"issuer": "caritas", "batches": batch_vectors(signers["caritas"]), "refused": refused_batches(signers["caritas"])})
-    write("statements.json", statement_vectors(signers))
-    write("sealed.json", {"opened": sealed_vectors(), "refused": hostile_vectors()})
-    write("parts.json", part_vectors())
+    caritas = signers["caritas"]
+    files = {
+        "signers.json": lambda: {
+            name: {"certificate": s.der.hex(), "test_signing_key_pkcs8": s.pkcs8().hex()} for name, s in written.items()
+        },
+        "merkle.json": merkle_vectors,
+        "batches.json": lambda: {"issuer": "caritas", "batches": batch_vectors(caritas), "refused": refused_batches(caritas)},
+        "statements.json": lambda: statement_vectors(signers),
+        "sealed.json": lambda: {"opened": sealed_vectors(), "refused": hostile_vectors()},
+        "parts.json": part_vectors,
+        "frames.json": lambda: frame_vectors(signers),
+        "journal.json": journal.vectors,
+    }
+    for name in names or files:
+        write(name, files[name]())
 
 
 # -- What is checked --------------------------------------------------------------------------------------------------
@@ -520,11 +355,26 @@ def check_part(item):
         raise ValueError("another file or digest")
 
 
+def check_frame(item, der, issuer):
+    shape, data = frames.FRAMES[item["kind"]], bytes.fromhex(item["frame"])
+    value = frames.read(shape, data)
+    if frames.write(shape, value) != data:
+        raise ValueError("written here, it is other bytes")
+    if len(set(value["jws"])) != len(value["jws"]):
+        raise ValueError("a batch stands in it twice")
+    statements = frames.unframe(value)
+    if not statements or statements != item["statements"]:
+        raise ValueError("other statements")
+    for statement in statements:
+        verify_statement(statement, der, issuer)
+
+
 def check(file):
     made, failed, count = json.loads(pathlib.Path(file).read_text()), 0, 0
     der = bytes.fromhex(made["certificate"])
     checks = [("statement", lambda item: verify_statement(item, der, made["issuer"]), made["statements"])]
     checks += [("sealed", check_sealed, made["sealed"]), ("part", check_part, made["parts"])]
+    checks += [("frame", lambda item: check_frame(item, der, made["issuer"]), made["frames"])]
     for what, one, items in checks:
         for place, item in enumerate(items):
             count += 1
@@ -539,6 +389,7 @@ def check(file):
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("files", metavar="FILE", nargs="*", help="vectors to write, by their names; none: all of them")
     arguments.add_argument("--check", metavar="FILE", help="verify what the Rust implementation made")
     given = arguments.parse_args()
-    sys.exit(check(given.check) if given.check else make())
+    sys.exit(check(given.check) if given.check else make(given.files))

@@ -4,12 +4,13 @@
 //! TRAMITE_REQUIRE_ALL=1. TRAMITE_VECTORS_OUT keeps the file that was checked.
 use std::{env, fs, path::Path, process::Command};
 
-use super::pattern;
+use super::{frames, pattern};
 use crate::{
     batch,
     ids::{CaseId, Digest, MessageId},
     jws::EcdsaSigner,
     parts::PartSealer,
+    pb::statement::v1::Statement,
     seal::{self, Context, PrivateKey, Suite},
     statement::Receipt,
 };
@@ -24,7 +25,7 @@ fn message(n: u8) -> MessageId {
 }
 
 /// Batches of many sizes by the test key of the vectors.
-fn statements(signer: &EcdsaSigner) -> Vec<Value> {
+fn statements(signer: &EcdsaSigner) -> Vec<Statement> {
     let mut made = Vec::new();
     for n in [1_u8, 2, 3, 7, 33, 64] {
         let jsons: Vec<Bytes> = (0..n)
@@ -46,12 +47,15 @@ fn statements(signer: &EcdsaSigner) -> Vec<Value> {
                 receipt.to_json()
             })
             .collect();
-        for one in batch::sign(signer, AT, &jsons).unwrap() {
-            let path: Vec<_> = one.path.iter().map(hex::encode).collect();
-            made.push(json!({"json": String::from_utf8(one.json.to_vec()).unwrap(), "jws": one.jws, "index": one.index, "path": path}));
-        }
+        made.extend(batch::sign(signer, AT, &jsons).unwrap());
     }
     made
+}
+
+/// A statement as make.py reads it.
+pub(super) fn told(one: &Statement) -> Value {
+    let path: Vec<_> = one.path.iter().map(hex::encode).collect();
+    json!({"json": String::from_utf8(one.json.to_vec()).unwrap(), "jws": one.jws, "index": one.index, "path": path})
 }
 
 fn sealed() -> Vec<Value> {
@@ -112,9 +116,12 @@ fn made_here(vectors: &Path) -> Value {
     let field = |name: &str| hex::decode(signers["caritas"][name].as_str().unwrap()).unwrap();
     let (certificate, pkcs8) = (field("certificate"), field("test_signing_key_pkcs8"));
     let signer = EcdsaSigner::from_pkcs8("caritas", &certificate, &pkcs8).unwrap();
+    let statements = statements(&signer);
+    // The last ones of a batch of 7, one of 33 and the first of one of 64: a frame holds no more than 64.
+    let in_frames = frames::made_here(&statements[8..72]);
     json!({
-        "issuer": "caritas", "certificate": hex::encode(certificate),
-        "statements": statements(&signer), "sealed": sealed(), "parts": parts(),
+        "issuer": "caritas", "certificate": hex::encode(certificate), "frames": in_frames,
+        "statements": statements.iter().map(told).collect::<Vec<_>>(), "sealed": sealed(), "parts": parts(),
     })
 }
 
@@ -141,7 +148,8 @@ fn what_is_made_here_is_verified_and_opened_by_the_second_implementation() {
     let file = env::var_os("TRAMITE_VECTORS_OUT").map_or_else(|| directory.path().join("made.json"), Into::into);
     let run = |content: &Value| {
         fs::write(&file, serde_json::to_vec(content).unwrap()).unwrap();
-        let output = Command::new(&python).arg(vectors.join("make.py")).arg("--check").arg(&file).output().unwrap();
+        let output =
+            Command::new(&python).arg("-B").arg(vectors.join("make.py")).arg("--check").arg(&file).output().unwrap();
         (
             output.status.success(),
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
@@ -154,8 +162,9 @@ fn what_is_made_here_is_verified_and_opened_by_the_second_implementation() {
     made["statements"][3]["json"] = made["statements"][4]["json"].clone();
     made["sealed"][1]["context"]["exp"] = json!(AT + 98);
     made["parts"][2]["part"] = json!(6);
+    made["frames"][1]["statements"][5]["index"] = json!(9);
     let (held, said) = run(&made);
     assert!(!held);
     let found: Vec<_> = said.lines().filter_map(|line| line.split_once(':')).map(|(what, _)| what).collect();
-    assert_eq!(found, ["statement 3", "sealed 1", "part 2"], "{said}");
+    assert_eq!(found, ["statement 3", "sealed 1", "part 2", "frame 1"], "{said}");
 }

@@ -17,16 +17,16 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use serde_json::Value;
 
-fn vectors(name: &str) -> Value {
+pub(super) fn vectors(name: &str) -> Value {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors").join(name);
     serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
 }
 
-fn list(value: &Value) -> &Vec<Value> {
+pub(super) fn list(value: &Value) -> &Vec<Value> {
     value.as_array().unwrap()
 }
 
-fn text(value: &Value) -> &str {
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap()
 }
 
@@ -34,11 +34,11 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap()
 }
 
-fn hex(value: &Value) -> Vec<u8> {
+pub(super) fn hex(value: &Value) -> Vec<u8> {
     hex::decode(text(value)).unwrap()
 }
 
-fn hash(value: &Value) -> [u8; 32] {
+pub(super) fn hash(value: &Value) -> [u8; 32] {
     hex(value).try_into().unwrap()
 }
 
@@ -46,11 +46,11 @@ fn base64url(value: &Value) -> Vec<u8> {
     URL_SAFE_NO_PAD.decode(text(value)).unwrap()
 }
 
-fn verifying_key(signer: &str) -> VerifyingKey {
+pub(super) fn verifying_key(signer: &str) -> VerifyingKey {
     VerifyingKey::from_certificate(&hex(&vectors("signers.json")[signer]["certificate"])).unwrap()
 }
 
-fn statement(value: &Value, jws: &Value) -> pb::statement::v1::Statement {
+pub(super) fn statement(value: &Value, jws: &Value) -> pb::statement::v1::Statement {
     pb::statement::v1::Statement {
         json: Bytes::copy_from_slice(text(&value["json"]).as_bytes()),
         jws: text(jws).to_owned(),

@@ -1,6 +1,6 @@
-//! The journal's bytes, held against those of a second implementation (Python, written from FORMATS.md §6 alone).
+//! The journal's bytes, held against those of a second implementation (proto/vectors/journal.py, written from FORMATS.md §6 alone).
 
-use std::sync::Arc;
+use std::{fs, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use tramite_proto::pb::{
@@ -18,20 +18,12 @@ use crate::{
     tests::{Lab, T0},
 };
 
-/// Segment of 1 MiB, store id of sevens, first sequence 1.
-const SEGMENT: &str = "54524d4a53454731010000000000100007070707070707070707070707070707010000000000000000000000000000000000\
-     000000000000000000004ccd70cb";
-/// Group 1 from sequence 1: two batches, an acceptance with a statement by each and the content `seal`, and a record.
-const GROUP: &str = "54524d479e0000000400000002000000010000000000000001000000000000001998624623f8ac320200000005000000612e\
-     622e6305000000642e652e66710000000880a0f1c2b13412680a04696e70731210000102030405060708090a0b0c0d0e0f1a\
-     20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa2880f0cc86a6373081f0cc86a6374a080a\
-     027b7d12022330520a0a025b5d1202233118016a08080410c5a99eed010f0000000880a0f1c2b1343a060a016e1201767365\
-     616c000000000000";
-/// After it.
-const MARK: &str = "010000000000000010010000000000000100000000000000f9862006";
-
-fn hex(text: &str) -> Vec<u8> {
-    hex::decode(text).unwrap()
+/// What the second implementation wrote (`proto/vectors/journal.json`): a `segment` of 1 MiB, store id of sevens, first sequence 1; its
+/// first `group`: two batches, an acceptance with a statement by each and the content `seal`, and a record; the `mark` after it.
+fn vector(name: &str) -> Vec<u8> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto/vectors/journal.json");
+    let vectors: serde_json::Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    hex::decode(vectors[name].as_str().unwrap()).unwrap()
 }
 
 fn accepted() -> Accepted {
@@ -69,19 +61,19 @@ fn a_group_is_written_byte_for_byte_as_the_format_says() {
     let answers = running.commit(vec![accept, Change::Record { fact: Box::new(recorded()) }]);
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     let written = lab.disk.bytes(&lab.segment()).unwrap();
-    let (segment, group) = (hex(SEGMENT), hex(GROUP));
+    let (segment, group) = (vector("segment"), vector("group"));
     assert_eq!(hex::encode(&written[..64]), hex::encode(segment));
     assert_eq!(hex::encode(&written[64..64 + group.len()]), hex::encode(&group));
     assert!(written[64 + group.len()..].iter().all(|byte| *byte == 0));
     assert_eq!(written.len(), 1024 * 1024, "reserved");
-    assert_eq!(hex::encode(lab.disk.bytes(&lab.mark()).unwrap()), hex::encode(hex(MARK)));
+    assert_eq!(hex::encode(lab.disk.bytes(&lab.mark()).unwrap()), hex::encode(vector("mark")));
 }
 
 #[test]
 fn the_formats_bytes_are_read_as_what_they_say() {
     let lab = Lab::new();
     let path = lab.path("journal/0000000000000001.seg");
-    lab.disk.overwrite(&path, [hex(SEGMENT), hex(GROUP)].concat());
+    lab.disk.overwrite(&path, [vector("segment"), vector("group")].concat());
     let file = lab.disk.open(&path, Access::Read).unwrap();
     let segment = Segment::new(&lab.path("journal"), &[7; 16], 1, 1024 * 1024);
     let Found::Group(group) = segment.read(file.as_ref(), 64).unwrap() else { panic!("no group") };
