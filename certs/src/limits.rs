@@ -20,6 +20,10 @@ pub const CONNECTIONS_PER_CERTIFICATE: usize = 8;
 pub const CONNECTIONS_PER_ADDRESS: usize = 64;
 /// Between two looks at the certificates of open connections: a certificate that ends, or a list that ends, is noticed within it.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(15);
+/// A peer that lets nothing through for so long while something waits for it is gone, whatever its kernel says. Keep-alive does not notice:
+/// its question, and hyper's farewell, stand behind what the peer does not take. At most 64 KiB stand there (rustls's buffer), which a line
+/// of 20 kbit/s carries in time.
+pub(crate) const STALL_MAX: Duration = Duration::from_secs(30);
 /// The HTTP/2 client preface (RFC 9113 §3.4): what must have come before a connection counts as begun.
 pub(crate) const PREFACE_LEN: usize = 24;
 

@@ -1,7 +1,7 @@
 //! A peer's stream: TLS over a connection, with a deadline for its first bytes and an end that others can bring about.
 //!
 //! Knows the peer and when to stop. Never knows what is read or written. Invariants: after the cut every read and write fails; until
-//! the HTTP/2 preface has come, a silent peer is dropped at the deadline.
+//! the HTTP/2 preface has come, a silent peer is dropped at the deadline; a peer that takes nothing of what is written is dropped, too.
 use std::{
     fmt, io,
     pin::Pin,
@@ -21,7 +21,7 @@ use tonic::transport::server::Connected;
 use crate::{
     farewell::{Farewell, Farewells},
     identity::Peer,
-    limits::PREFACE_LEN,
+    limits::{PREFACE_LEN, STALL_MAX},
     network::Socket,
     refusal::Refusal,
     registry::Slot,
@@ -42,6 +42,8 @@ pub struct PeerStream {
     cut: CancellationToken,
     until_cut: Pin<Box<WaitForCancellationFutureOwned>>,
     first: Option<First>,
+    /// Since nothing can be written: by when it must.
+    stalled: Option<Pin<Box<Sleep>>>,
     keep: Keep,
     /// At the dialling side, until the server has said anything.
     unheard: Option<Farewells>,
@@ -63,7 +65,16 @@ impl PeerStream {
     ) -> Self {
         let first =
             first_bytes.map(|within| First { missing: PREFACE_LEN, deadline: Box::pin(tokio::time::sleep(within)) });
-        Self { io, peer, until_cut: Box::pin(cut.clone().cancelled_owned()), cut, first, keep, unheard: None }
+        Self {
+            io,
+            peer,
+            until_cut: Box::pin(cut.clone().cancelled_owned()),
+            cut,
+            first,
+            stalled: None,
+            keep,
+            unheard: None,
+        }
     }
 
     /// Tells how the server ends the connection, if it does before it says anything.
@@ -91,12 +102,25 @@ impl PeerStream {
         }
     }
 
-    /// Looks at what became of a write.
+    /// Looks at what became of a write, which may not wait for ever.
     fn wrote<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if matches!(result, Poll::Ready(Err(_))) {
-            self.hear_out(cx);
+        match result {
+            Poll::Ready(Ok(_)) => self.stalled = None,
+            Poll::Ready(Err(_)) => self.hear_out(cx),
+            Poll::Pending => return self.poll_stalled(cx).map(Err),
         }
         result
+    }
+
+    /// hyper reads nothing while it cannot write: then the cut must be seen here, too.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if self.until_cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(aborted());
+        }
+        let deadline = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALL_MAX)));
+        std::task::ready!(deadline.as_mut().poll(cx));
+        tracing::warn!(peer = %self.peer, "connection ended: the peer takes nothing of what is sent to it");
+        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing of what is sent to it"))
     }
 
     /// Who it is.
@@ -193,7 +217,9 @@ impl AsyncWrite for PeerStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.io).poll_shutdown(cx);
+        this.wrote(cx, result)
     }
 
     fn poll_write_vectored(

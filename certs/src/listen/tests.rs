@@ -345,6 +345,23 @@ async fn a_revoked_peer_is_cut_at_the_reload_and_nobody_else_is() {
 }
 
 #[tokio::test]
+async fn a_revoked_peer_is_cut_also_while_it_takes_nothing_of_what_is_written_to_it() {
+    let mut stage = Stage::new();
+    let mut echo = Echo::start(&mut stage, Limits::default()).await;
+    let inps = stage.bundle(Role::Institution, "inps");
+    let mut deaf = echo.connect(stage.raw_client(Some(Badge::of(&inps)))).await;
+    // Until the echo, which nobody reads, fills the way back, and the echo therefore reads no more.
+    while let Ok(sent) = tokio::time::timeout(Duration::from_millis(500), deaf.write_all(&[0; 16_384])).await {
+        sent.unwrap();
+    }
+    stage.authority.revoke_file(&inps.join("tls.pem"), RevocationReason::KeyCompromise).unwrap();
+    stage.authority.publish_crl(&[stage.directory.path().join("gateway-gateway")]).unwrap();
+    echo.tls.reload().unwrap();
+    assert_eq!(echo.next().await, Told::Cut(Refusal::Revoked, "institution/inps".into()));
+    assert_eq!(echo.next().await, Told::Close("institution/inps".into()));
+}
+
+#[tokio::test]
 async fn a_peer_is_cut_when_its_certificate_ends_while_it_is_connected() {
     let mut stage = Stage::new();
     let mut echo = Echo::start_sweeping(&mut stage, Limits::default(), Duration::from_millis(50)).await;
