@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeSet,
-    io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -21,12 +20,20 @@ use opentelemetry_proto::tonic::{
     resource::v1::Resource,
     trace::v1::Span as Sent,
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpListener,
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, transport::Server};
 
 /// A tree of a message's way has a handful of levels; a walk that goes on longer goes in circles.
 const DEPTH_MAX: usize = 32;
+/// A client's preface, its SETTINGS and a WINDOW_UPDATE are below this; the fewest spans are above it.
+const GREETING_BYTES: usize = 200;
 
 /// One span.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,11 +170,18 @@ pub fn settings(address: &str) -> String {
     format!("telemetry.otlp = \"http://{address}\"")
 }
 
-/// A collector that takes connections and never answers: worse than one that is away.
+/// A collector that takes connections, hears what is said and never answers a word: worse than one that is away.
 #[derive(Debug)]
 pub struct Deaf {
-    // The system takes connections for a listener whether anybody accepts them or not.
-    listener: std::net::TcpListener,
+    address: SocketAddr,
+    heard: watch::Receiver<usize>,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Deaf {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
 }
 
 impl Deaf {
@@ -175,16 +189,39 @@ impl Deaf {
     ///
     /// # Errors
     /// When there is none.
-    pub fn start() -> io::Result<Self> {
-        Ok(Self { listener: std::net::TcpListener::bind("127.0.0.1:0")? })
+    pub async fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let (tell, heard) = watch::channel(0);
+        let serving = tokio::spawn(async move {
+            let mut open = JoinSet::new();
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let tell = tell.clone();
+                open.spawn(async move {
+                    let mut bytes = [0; 4_096];
+                    while let Ok(count @ 1..) = connection.read(&mut bytes).await {
+                        tell.send_modify(|heard| *heard += count);
+                    }
+                });
+            }
+        });
+        Ok(Self { address, heard, serving })
     }
 
-    /// Where it listens.
+    /// The lines of a configuration that send traces here.
+    #[must_use]
+    pub fn settings(&self) -> String {
+        settings(&self.address.to_string())
+    }
+
+    /// Waits until it was told something more than an HTTP/2 greeting: an export that will never be answered has begun.
     ///
     /// # Errors
-    /// Never in practice: it listens.
-    pub fn address(&self) -> io::Result<String> {
-        Ok(self.listener.local_addr()?.to_string())
+    /// When nothing came in time.
+    pub async fn told_something(&mut self, within: Duration) -> Result<()> {
+        let told = timeout(within, self.heard.wait_for(|heard| *heard > GREETING_BYTES)).await;
+        told.context("nothing was exported")?.context("it listens")?;
+        Ok(())
     }
 }
 
