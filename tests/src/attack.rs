@@ -2,11 +2,14 @@
 //! the answer, a log line, a counter.
 
 use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
     sync::atomic::{AtomicI64, Ordering},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
+use rcgen::ExtendedKeyUsagePurpose;
 use tonic::Status;
 use tramite_proto::{
     pb::{directory::v1::PublishKeyRequest, statement::v1::SealedMessage},
@@ -16,6 +19,8 @@ use tramite_proto::{
 use crate::{
     forge::{Pen, key_record, now_s, random},
     network::{Network, START_MAX},
+    pki::Fields,
+    ports::Port,
     raw::RawPeer,
 };
 
@@ -83,6 +88,35 @@ fn next_sequence() -> i64 {
     let now = now_s();
     LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)))
         .map_or(now, |last| now.max(last + 1))
+}
+
+/// A gateway, and an institution's adapter that serves its back office over mutual TLS as well: where. `others` are played.
+///
+/// # Errors
+/// When it does not come up.
+pub async fn adapter_with_office(name: &str, others: &[&str]) -> Result<(Network, Port)> {
+    let port = Port::reserve()?;
+    let office = format!(
+        "backoffice = {{ socket = \"socket\", listen = \"{}\", tls = {{ cert = \"office.pem\", key = \"office.key\", roots = \"keys/root.pem\", crl = \"keys/crl.pem\" }} }}",
+        port.address()
+    );
+    let builder = Network::builder().institutions(&[name]).played(others);
+    let network = builder.adapter(name, &office)?.prepare()?;
+    let node = network.adapter(name)?;
+    let fields = Fields {
+        usages: vec![ExtendedKeyUsagePurpose::ServerAuth],
+        dns: vec!["localhost".into()],
+        ..Fields::client("institution", name)
+    };
+    let (certificate, key) = network.pki.forger()?.pem(&fields)?;
+    for (file, text) in [("office.pem", certificate), ("office.key", key)] {
+        fs::write(node.folder.join(file), text)?;
+        fs::set_permissions(node.folder.join(file), fs::Permissions::from_mode(0o600))?;
+    }
+    network.gateway.process.start().await?;
+    node.process.start().await?;
+    network.ready().await?;
+    Ok((network, port))
 }
 
 /// Publishes a key record's bytes, signed with the player's pen.

@@ -14,12 +14,11 @@ use tokio::{
 };
 use tramite_proto::pb::{directory::v1::ListInstitutionsRequest, operations::v1::GetOverviewRequest};
 use tramite_tests::{
-    attack::{gateway_and, reason},
+    attack::{adapter_with_office, gateway_and, reason},
     config::GATEWAY,
     forge::Draft,
     network::{Network, PATIENCE, START_MAX},
     pki::{Badge, Fields, Forger, OPERATOR},
-    ports::Port,
     raw::{self, RawPeer},
     receiving::Receiving,
 };
@@ -200,30 +199,9 @@ fn hello_of_tls12() -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_back_office_listener_lets_in_its_own_institution_alone() -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
     use tramite_proto::pb::backoffice::v1::{GetStatusRequest, back_office_client::BackOfficeClient};
-    let port = Port::reserve()?;
-    let office = format!(
-        "backoffice = {{ socket = \"socket\", listen = \"{}\", tls = {{ cert = \"office.pem\", key = \"office.key\", roots = \"keys/root.pem\", crl = \"keys/crl.pem\" }} }}",
-        port.address()
-    );
-    let builder = Network::builder().institutions(&["caritas"]).played(&["inps"]);
-    let network = builder.adapter("caritas", &office)?.prepare()?;
+    let (network, port) = adapter_with_office("caritas", &["inps"]).await?;
     let node = network.adapter("caritas")?;
-    let forger = network.pki.forger()?;
-    let fields = Fields {
-        usages: vec![ExtendedKeyUsagePurpose::ServerAuth],
-        dns: vec!["localhost".into()],
-        ..Fields::client("institution", "caritas")
-    };
-    let (certificate, key) = forger.pem(&fields)?;
-    for (name, text) in [("office.pem", certificate), ("office.key", key)] {
-        fs::write(node.folder.join(name), text)?;
-        fs::set_permissions(node.folder.join(name), fs::Permissions::from_mode(0o600))?;
-    }
-    network.gateway.process.start().await?;
-    node.process.start().await?;
-    network.ready().await?;
     let status = async |badge: Option<&Badge>| {
         let channel = RawPeer::connect(&port.address(), badge).await?.channel();
         Ok::<_, anyhow::Error>(BackOfficeClient::new(channel).get_status(GetStatusRequest {}).await?.into_inner())
