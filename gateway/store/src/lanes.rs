@@ -37,6 +37,10 @@ struct State {
     ready_max: u64,
     /// Rises whenever something before what is known becomes ready again.
     lowered: u64,
+    /// Rises whenever something is put off, from 1, as what was put off before the store was opened is not known.
+    put_off: u64,
+    /// At which of these a look found that nothing was put off any more.
+    none_put_off_at: u64,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -54,7 +58,7 @@ impl Lanes {
         if let Some(lane) = lanes.get(queue) {
             return Arc::clone(lane);
         }
-        let state = State { ready_max: self.opened_at, ..State::default() };
+        let state = State { ready_max: self.opened_at, put_off: 1, ..State::default() };
         let lane = Arc::new(Lane { state: Mutex::new(state), notify: Notify::new() });
         lanes.insert(queue.to_owned(), Arc::clone(&lane));
         lane
@@ -78,8 +82,11 @@ impl Lanes {
                     lane
                 }
             };
-            if *due_ms == 0 {
+            // Times before 1970 sort with those that are due at once.
+            if *due_ms <= 0 {
                 lane.look_from(*sequence);
+            } else {
+                locked(&lane.state).put_off += 1;
             }
         }
         for (_, lane) in woken {
@@ -125,9 +132,29 @@ impl Lanes {
 pub(crate) struct Start {
     pub(crate) fresh_from: u64,
     lowered: u64,
+    ready_max: u64,
+}
+
+impl Start {
+    /// Everything that became ready is handed out or gone: nobody need look.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.fresh_from > self.ready_max
+    }
 }
 
 impl Lane {
+    /// What to tell [`none_put_off`](Self::none_put_off) if nothing is found; none when that is known.
+    pub(crate) fn put_off(&self) -> Option<u64> {
+        let state = locked(&self.state);
+        (state.put_off != state.none_put_off_at).then_some(state.put_off)
+    }
+
+    /// Notes that a look which began then found that nothing is put off.
+    pub(crate) fn none_put_off(&self, then: u64) {
+        let mut state = locked(&self.state);
+        state.none_put_off_at = state.none_put_off_at.max(then);
+    }
+
     pub(crate) fn notify(&self) -> &Notify {
         &self.notify
     }
@@ -148,7 +175,7 @@ impl Lane {
 
     pub(crate) fn start(&self) -> Start {
         let state = locked(&self.state);
-        Start { fresh_from: state.fresh_from, lowered: state.lowered }
+        Start { fresh_from: state.fresh_from, lowered: state.lowered, ready_max: state.ready_max }
     }
 
     /// Notes that everything from `start` up to before `to` is handed out.

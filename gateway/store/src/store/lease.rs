@@ -57,6 +57,9 @@ impl Store {
 
     /// Takes what failed before and is due.
     fn take_retries(&self, taking: &mut Taking<'_>, limit: usize) -> Result<(), ReadError> {
+        if taking.lane.put_off().is_none() {
+            return Ok(());
+        }
         let from = rows::ready(taking.queue, 1, 0);
         let to = rows::ready(taking.queue, taking.now_ms.saturating_add(1), 0);
         self.walk(from, &to, |sequence| self.take(taking, sequence, limit))
@@ -65,6 +68,9 @@ impl Store {
     /// Takes what never failed, from where the last look ended.
     fn take_fresh(&self, taking: &mut Taking<'_>, limit: usize) -> Result<(), ReadError> {
         let start = taking.lane.start();
+        if start.is_nothing() {
+            return Ok(());
+        }
         let from = rows::ready(taking.queue, 0, start.fresh_from);
         let to = rows::ready(taking.queue, 1, 0);
         let mut handed_out_to = None;
@@ -202,16 +208,23 @@ impl Store {
             }
             Ok(!found.get())
         };
-        self.walk(rows::ready(queue, 0, start.fresh_from), &rows::ready(queue, 1, 0), &mut look)?;
-        let later = rows::ready(queue, now_ms.saturating_add(1), 0);
-        if !found.get() {
-            let retries = rows::ready(queue, 1, 0);
-            self.walk(retries, &later, &mut look)?;
+        if !start.is_nothing() {
+            self.walk(rows::ready(queue, 0, start.fresh_from), &rows::ready(queue, 1, 0), &mut look)?;
         }
+        let Some(then) = lane.put_off().filter(|_| !found.get()) else {
+            return Ok((!found.get()).then_some(LOOK_EVERY));
+        };
+        let later = rows::ready(queue, now_ms.saturating_add(1), 0);
+        self.walk(rows::ready(queue, 1, 0), &later, &mut look)?;
         if found.get() {
             return Ok(None);
         }
-        let next = self.shared.outbox.scan(&later, &rows::ready(queue, i64::MAX, u64::MAX), 1)?;
+        let end = rows::ready(queue, i64::MAX, u64::MAX);
+        if self.shared.outbox.scan(&rows::ready(queue, 1, 0), &end, 1)?.is_empty() {
+            lane.none_put_off(then);
+            return Ok(Some(LOOK_EVERY));
+        }
+        let next = self.shared.outbox.scan(&later, &end, 1)?;
         let until = next.first().map(|(key, _)| rows::due_of(key).saturating_sub(now_ms));
         let until = until.and_then(|ms| u64::try_from(ms).ok()).map_or(LOOK_EVERY, Duration::from_millis);
         Ok(Some(until.min(LOOK_EVERY)))

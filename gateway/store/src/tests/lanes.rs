@@ -44,6 +44,34 @@ fn what_becomes_ready_behind_a_look_is_found_by_the_next() {
 }
 
 #[test]
+fn a_look_is_left_out_only_while_nothing_became_ready() {
+    let lanes = Lanes::new(100);
+    let lane = lanes.lane("q");
+    assert!(!lane.start().is_nothing(), "what waited before the store was opened is not known");
+    lane.all_leased(lane.start(), 101);
+    assert!(lane.start().is_nothing());
+    ready(&lanes, 101);
+    assert!(!lane.start().is_nothing());
+    assert!(lane.lease(101, 0));
+    lane.all_leased(lane.start(), 102);
+    assert!(lane.start().is_nothing());
+    lane.release(&[101]);
+    assert!(!lane.start().is_nothing(), "given back");
+}
+
+#[test]
+fn what_is_put_off_behind_a_look_that_found_nothing_is_looked_for_again() {
+    let lanes = Lanes::new(0);
+    let lane = lanes.lane("q");
+    let then = lane.put_off().expect("what was put off before the store was opened is not known");
+    lanes.publish(&Effects { ready: vec![("q".into(), 5_000, 7)], ..Effects::default() });
+    lane.none_put_off(then);
+    let again = lane.put_off().expect("it came behind the look");
+    lane.none_put_off(again);
+    assert_eq!(lane.put_off(), None);
+}
+
+#[test]
 fn what_was_only_tried_behind_a_look_is_found_by_the_next() {
     let lanes = Lanes::new(0);
     let lane = lanes.lane("q");
