@@ -4,7 +4,7 @@
 //! LOCK             held while a process has the directory
 //! store.toml       format version, store id, role; written once
 //! journal/         the truth: <first sequence>.seg, groups of facts with contents behind them; `synced`, how far
-//! outbox/          a projection in an ordered map (sled); `clean` only between a clean stop and the next start
+//! outbox/          a projection in an ordered map (files of rows, sled their root); `clean` only between a clean stop and the next start
 //! parts/           sealed parts, one file each
 //! ```
 //!

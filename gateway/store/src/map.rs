@@ -8,10 +8,15 @@ use std::{fmt::Debug, path::Path, sync::Arc};
 use bytes::Bytes;
 
 mod btree;
+mod runs;
 mod sled;
 
 pub(crate) use self::btree::MemoryMap;
-pub use self::{btree::MemoryMaps, sled::SledMaps};
+pub use self::{
+    btree::MemoryMaps,
+    runs::{RunMaps, Shape},
+    sled::SledMaps,
+};
 use crate::error::MapError;
 
 /// A key and its value.
@@ -28,6 +33,10 @@ pub trait OrderedMap: Send + Sync + Debug {
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, MapError>;
     /// Applies all changes or none.
     fn apply(&self, changes: &mut dyn Iterator<Item = RowChange>) -> Result<(), MapError>;
+    /// Does some of the work that keeps reading cheap, beside reading and applying; true: there may be more of it.
+    fn tidy(&self) -> Result<bool, MapError> {
+        Ok(false)
+    }
     /// Hands what was applied to the system; needed for a clean stop only.
     fn flush(&self) -> Result<(), MapError>;
     /// Lets go of its files: nothing writes them from here on, and what is asked later may fail.

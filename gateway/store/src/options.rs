@@ -10,15 +10,21 @@ use crate::{
     change::Notary,
     disk::{Disk, RealDisk},
     error::OpenError,
-    map::{Maps, SledMaps},
+    map::{Maps, RunMaps, SledMaps},
+    rows,
 };
 
 /// Below this a segment would hold less than one frame.
 pub(crate) const SEGMENT_BYTES_MIN: u32 = 1024 * 1024;
 /// Offsets in a segment are 32 bits, and a group may still follow.
 pub(crate) const SEGMENT_BYTES_MAX: u32 = 1024 * 1024 * 1024;
-/// sled's page cache: room for the rows of some hundred thousand waiting messages.
-const OUTBOX_CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// sled's page cache: it has the root only, some thousand rows.
+const OUTBOX_CACHE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The outbox on the system's disk.
+pub(crate) fn real_maps() -> RunMaps {
+    RunMaps { root: Arc::new(SledMaps { cache_bytes: OUTBOX_CACHE_BYTES }), shape: rows::SHAPE }
+}
 
 /// What can be chosen.
 #[derive(Debug, Clone)]
@@ -86,8 +92,7 @@ impl Seams {
         if aws_lc_rs::rand::fill(&mut store_id).is_err() {
             tracing::warn!("no randomness for the store's id");
         }
-        let maps = Arc::new(SledMaps { cache_bytes: OUTBOX_CACHE_BYTES });
-        Self { disk: Arc::new(RealDisk), maps, clock, notary, store_id }
+        Self { disk: Arc::new(RealDisk), maps: Arc::new(real_maps()), clock, notary, store_id }
     }
 }
 

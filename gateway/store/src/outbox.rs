@@ -33,14 +33,18 @@ use crate::{
     rows,
 };
 
-/// Applied at the latest when so many rows wait: a batch of some ten milliseconds.
-const APPLY_ROWS: usize = 8 * 1024;
+/// Applied at the latest when so many rows wait: some ten megabytes, and one file of the map's.
+const APPLY_ROWS: usize = 64 * 1024;
 /// Applied at the latest after this; until then a message may come and go without touching the map.
-const APPLY_EVERY: Duration = Duration::from_millis(200);
+const APPLY_EVERY: Duration = Duration::from_secs(1);
+/// Whoever waits for rows to be applied looks again after this, should a word have been missed.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The writer waits when so many rows wait, so that memory is bounded when the map is slower than the journal.
 const UNAPPLIED_ROWS_MAX: usize = 512 * 1024;
-/// A map that fails when there is less room than this failed for want of it: sled writes in pieces of half a mebibyte.
-const ROOM_LEAST_BYTES: u64 = 1024 * 1024;
+/// A map that fails when there is less room than this failed for want of it: what is applied at once is some ten megabytes.
+const ROOM_LEAST_BYTES: u64 = 16 * 1024 * 1024;
+/// Beyond what the rows themselves take, before they go back to the disk: sled writes in pieces of half a mebibyte.
+const ROOM_BESIDE_BYTES: u64 = 2 * 1024 * 1024;
 /// Rows that are kept in memory while the disk is full: some 400 MB.
 const ROWS_IN_MEMORY_MAX: usize = 2 * 1024 * 1024;
 /// A map that is let go has so long to give its room back.
@@ -268,7 +272,7 @@ impl Outbox {
     fn heal_without_room(&self, error: &MapError, layers: &mut Layers) -> Result<(), MapError> {
         tracing::error!(%error, "the disk is full: the outbox's rows are kept in memory until there is room");
         let size = self.journal.size_of(&self.folder);
-        self.wanted.fetch_max((size / 2 * 3).saturating_add(2 * ROOM_LEAST_BYTES), Ordering::Relaxed);
+        self.wanted.fetch_max((size / 2 * 3).saturating_add(ROOM_BESIDE_BYTES), Ordering::Relaxed);
         let memory = Arc::new(MemoryMap::bounded(ROWS_IN_MEMORY_MAX));
         let fits = rebuild(&self.journal, memory.as_ref(), layers.base_end);
         self.replace(layers, memory, Old::Release);
@@ -359,6 +363,31 @@ impl Outbox {
         Ok(true)
     }
 
+    /// Lets the map keep itself in order, until there is nothing to do.
+    pub(crate) fn tidy(&self) -> Result<(), MapError> {
+        loop {
+            let (base, generation) = {
+                let layers = self.read();
+                (Arc::clone(&layers.base), layers.generation)
+            };
+            match base.tidy() {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(error) => return self.heal(&error, generation),
+            }
+        }
+    }
+
+    /// Waits until something was applied, or for a while; false: stop.
+    pub(crate) fn wait_for_rows(&self) -> bool {
+        let signal = self.signal.lock().unwrap_or_else(PoisonError::into_inner);
+        if signal.stop {
+            return false;
+        }
+        let waited = self.applied.wait_timeout(signal, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner);
+        !waited.0.stop
+    }
+
     /// Waits until there is something to apply, or it is time; false: stop.
     pub(crate) fn wait_for_work(&self) -> bool {
         let signal = self.signal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -389,7 +418,7 @@ impl Outbox {
                 return;
             }
             self.work.notify_all();
-            drop(self.applied.wait_timeout(signal, APPLY_EVERY).unwrap_or_else(PoisonError::into_inner));
+            drop(self.applied.wait_timeout(signal, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner));
         }
     }
 

@@ -16,6 +16,7 @@
 //! | `t` case, sequence | | a case's facts |
 //! | `h` sequence, fact | | a message's attempts |
 //! | `n` name | sequence | named records |
+//! | `m` | | taken by the map itself (`map::runs`) |
 //! | `p` | sequence | the first fact that is not applied |
 //! | `y` | [`ClockRow`] | how far ids are forgotten |
 //!
@@ -25,7 +26,19 @@
 use bytes::Bytes;
 use prost::Message;
 
-use crate::error::MapError;
+use crate::{error::MapError, map::Shape};
+
+/// Counts, records, position and clock are few and written again and again; what is asked for by name is a whole key, or, of an
+/// order, a timeline and a history, all keys that differ in their last number.
+pub(crate) const SHAPE: Shape = Shape { few: b"mnpsy", probe };
+
+fn probe(key: &[u8]) -> Option<&[u8]> {
+    match key.first()? {
+        b'i' | b'r' | b'q' | b'c' => Some(key),
+        b'o' | b't' | b'h' => key.get(..key.len().saturating_sub(8)),
+        _ => None,
+    }
+}
 
 /// Everything is below this.
 pub(crate) const END: &[u8] = &[0xff];

@@ -27,9 +27,9 @@ use crate::{
     error::{Damage, MapError, OpenError, ReadError},
     home::{self, Home},
     journal::{self, Group, Inspected, Journal, read_failed},
-    map::{Maps, MemoryMaps, OrderedMap, SledMaps},
+    map::{Maps, MemoryMaps, OrderedMap},
     open,
-    options::{Cut, Options, Recovery, SEGMENT_BYTES_MIN, Seams},
+    options::{Cut, Options, Recovery, SEGMENT_BYTES_MIN, Seams, real_maps},
     outbox::Replay,
     overlay::successor,
     parts, rows,
@@ -40,9 +40,6 @@ use crate::{
 const COMPARE_AT_ONCE: usize = 1024;
 /// More findings say nothing more.
 const FINDINGS_MAX: usize = 100;
-/// sled's page cache while an outbox is compared.
-const CACHE_BYTES: u64 = 64 * 1024 * 1024;
-
 /// Called after each group.
 pub type Watch<'a> = dyn FnMut(&Verification) + 'a;
 
@@ -152,7 +149,7 @@ pub fn verify(directory: &Path) -> Result<Verification, OpenError> {
 pub fn verify_watched(directory: &Path, watch: &mut Watch<'_>) -> Result<Verification, OpenError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let mut found = Verification::default();
-    check(&disk, &SledMaps { cache_bytes: CACHE_BYTES }, directory, &mut found, watch)?;
+    check(&disk, &real_maps(), directory, &mut found, watch)?;
     Ok(found)
 }
 

@@ -23,7 +23,7 @@ use tramite_proto::pb::{
 
 use crate::{
     change::{Change, Done, Notary, Rejected, Slot},
-    error::{Poisoned, ReadError},
+    error::{MapError, Poisoned, ReadError},
     home,
     journal::{AppendError, JournalWriter},
     judge::{Answer, Group, NewFact, Verdict},
@@ -124,10 +124,13 @@ impl Writer {
     pub fn run(mut self) -> Result<(), Poisoned> {
         let shared = Arc::clone(&self.shared);
         thread::scope(|scope| {
-            let applier =
-                thread::Builder::new().name("tramite-outbox".into()).spawn_scoped(scope, || apply_all(&shared));
-            if let Err(e) = applier {
-                let poisoned = Poisoned { what: "start the outbox's thread".into(), source: Arc::new(e) };
+            let thread = |name: &str| thread::Builder::new().name(name.into());
+            let started = [
+                thread("tramite-outbox").spawn_scoped(scope, || apply_all(&shared)),
+                thread("tramite-tidy").spawn_scoped(scope, || tidy_all(&shared)),
+            ];
+            if let Some(e) = started.into_iter().find_map(Result::err) {
+                let poisoned = Poisoned { what: "start the outbox's threads".into(), source: Arc::new(e) };
                 shared.fail(poisoned);
             }
             let _end = End { shared: &shared, thread: "writer" };
@@ -375,12 +378,25 @@ fn apply_all(shared: &Shared) {
     }
 }
 
+/// The third thread: keeps the outbox's map in order until the writer ends.
+fn tidy_all(shared: &Shared) {
+    let _end = End { shared, thread: "outbox's second" };
+    while shared.outbox.wait_for_rows() {
+        if let Err(error) = shared.outbox.tidy() {
+            return cannot_rebuild(shared, error);
+        }
+    }
+}
+
+fn cannot_rebuild(shared: &Shared, error: MapError) {
+    let what = format!("the outbox cannot be rebuilt: {error}");
+    shared.fail(Poisoned { what, source: Arc::new(io::Error::other(error)) });
+    shared.outbox.stop_work();
+}
+
 fn apply(shared: &Shared) {
     if let Err(error) = shared.outbox.apply() {
-        let what = format!("the outbox cannot be rebuilt: {error}");
-        shared.fail(Poisoned { what, source: Arc::new(io::Error::other(error)) });
-        shared.outbox.stop_work();
-        return;
+        return cannot_rebuild(shared, error);
     }
     shared.erase_finals();
 }

@@ -89,10 +89,14 @@ fn remove_all(folder: &Path) -> io::Result<()> {
     }
 }
 
+/// Copies what is sled's: not the files of rows beside it.
 fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
         let (path, target) = entry.map(|entry| (entry.path(), to.join(entry.file_name())))?;
+        if path.extension().is_some_and(|extension| extension == super::runs::EXTENSION) {
+            continue;
+        }
         if path.is_dir() { copy_all(&path, &target)? } else { fs::copy(&path, &target).map(drop)? }
     }
     Ok(())

@@ -87,7 +87,7 @@ fn a_bit_or_a_cut_anywhere_in_the_outboxs_files_is_named_and_the_outbox_is_made_
     let files: Vec<_> = files.into_iter().filter(|path| path.is_file()).collect();
     assert!(files.len() >= 3, "{files:?}");
     for file in files {
-        let whole = fs::read(&file).unwrap();
+        let whole = fs::read(kept.outbox().join(file.file_name().unwrap())).unwrap();
         let places = (0..12).map(|i| whole.len() * i / 12).chain([whole.len() - 1]);
         for (at, cut) in places.flat_map(|at| [(at, false), (at, true)]) {
             let what = format!("{} at {at}, {}", file.display(), if cut { "cut" } else { "flipped" });

@@ -1,0 +1,82 @@
+//! Going through rows of one file, and of several as if they were one.
+//!
+//! Knows: order, and that the newer file counts. Never knows: what a row means. Invariant: each key comes once, rising.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::file::{Block, Run};
+use crate::error::MapError;
+
+/// A row, or that it was removed.
+type Said = (Vec<u8>, Option<Bytes>);
+
+/// A place in one file. The row there is `key` and `value`; there is none at the end.
+pub(super) struct Cursor {
+    run: Arc<Run>,
+    next_block: usize,
+    rows: Block,
+    value: Option<Option<Bytes>>,
+}
+
+impl Cursor {
+    /// Before the first row.
+    pub(super) fn all(run: &Arc<Run>) -> Result<Self, MapError> {
+        Self::at(run, &[])
+    }
+
+    /// Before the first row that is not less than `from`.
+    pub(super) fn at(run: &Arc<Run>, from: &[u8]) -> Result<Self, MapError> {
+        let next_block = run.block_of(from).unwrap_or(0);
+        let mut cursor = Self { run: Arc::clone(run), next_block, rows: Block::default(), value: None };
+        cursor.step()?;
+        while cursor.key().is_some_and(|key| key < from) {
+            cursor.step()?;
+        }
+        Ok(cursor)
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        self.value.as_ref().map(|_| self.rows.key())
+    }
+
+    fn step(&mut self) -> Result<(), MapError> {
+        self.value = self.rows.next()?;
+        if self.value.is_none() {
+            self.rows = self.run.rows(self.next_block)?;
+            self.next_block += 1;
+            self.value = self.rows.next()?;
+        }
+        Ok(())
+    }
+}
+
+/// Several files as one; the first counts most.
+pub(super) struct Merge {
+    cursors: Vec<Cursor>,
+}
+
+impl Merge {
+    /// Newest first.
+    pub(super) fn new(cursors: Vec<Cursor>) -> Self {
+        Self { cursors }
+    }
+
+    /// The next key and what the newest file says of it.
+    pub(super) fn next(&mut self) -> Result<Option<Said>, MapError> {
+        // A dozen files: looking at each head is quicker than keeping a heap.
+        let heads = self.cursors.iter().enumerate().filter_map(|(i, cursor)| Some((cursor.key()?, i)));
+        let Some((key, newest)) = heads.min() else { return Ok(None) };
+        let key = key.to_vec();
+        for older in self.cursors.iter_mut().skip(newest + 1) {
+            if older.key() == Some(&key) {
+                older.step()?;
+            }
+        }
+        let Some(cursor) = self.cursors.get_mut(newest) else { return Ok(None) };
+        let value = cursor.value.take().flatten();
+        cursor.step()?;
+        Ok(Some((key, value)))
+    }
+}

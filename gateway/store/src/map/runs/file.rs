@@ -1,0 +1,392 @@
+//! One file of rows: written once, in order; read by blocks.
+//!
+//! ```text
+//! block      rows: u16 bytes shared with the key before | u16 further bytes | u32 length of the value, all ones: removed
+//!                  | the further bytes | the value                                    then u32 CRC-32C of the block
+//! footer     u32 blocks; for each u64 offset | u32 length | u16 length of its first key | that key
+//!            u16 kinds; for each u16 length of its first key | that key | u16 length of its last key | that key
+//!            u32 words of the filter | the words
+//! trailer    u64 offset of the footer | u32 CRC-32C of the footer | "TRMRUN01"
+//! ```
+//! Knows: these bytes; integers are little-endian. Never knows: what a row means, which other files there are. Invariant: keys rise;
+//! a block or footer that does not check is an error.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Write as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+
+use super::{
+    bloom::{self, Bloom},
+    failed,
+};
+use crate::error::MapError;
+
+/// A block is ended when it has so many bytes: one page, about seventy rows to look through.
+const BLOCK_BYTES: usize = 4096;
+/// Written at once.
+const BUFFER_BYTES: usize = 256 * 1024;
+const TRAILER_BYTES: usize = 20;
+const MAGIC: &[u8; 8] = b"TRMRUN01";
+/// In the place of a length.
+const REMOVED: u32 = u32::MAX;
+/// No footer is larger (a thousand million rows): beyond it, it is damage and no reason to allocate.
+const FOOTER_BYTES_MAX: u64 = 4 << 30;
+
+/// A block's place, and the first key in it.
+#[derive(Debug)]
+struct Place {
+    first: Box<[u8]>,
+    offset: u64,
+    length: u32,
+}
+
+/// The first and the last key that begin with the same byte.
+#[derive(Debug)]
+struct Kind {
+    first: Vec<u8>,
+    last: Vec<u8>,
+}
+
+/// A file that can be read.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) number: u64,
+    /// Higher is newer.
+    pub(super) order: u64,
+    pub(super) path: PathBuf,
+    pub(super) bytes: u64,
+    file: File,
+    blocks: Vec<Place>,
+    kinds: Vec<Kind>,
+    bloom: Bloom,
+}
+
+/// A file being written; it goes when it is not finished.
+pub(super) struct RunWriter {
+    pub(super) number: u64,
+    path: Unfinished,
+    file: File,
+    probe: fn(&[u8]) -> Option<&[u8]>,
+    buffer: Vec<u8>,
+    /// Bytes before the buffer.
+    written: u64,
+    /// Where the present block begins in the buffer.
+    block_at: usize,
+    last: Vec<u8>,
+    blocks: Vec<Place>,
+    kinds: Vec<Kind>,
+    hashes: Vec<u64>,
+}
+
+/// The path of a file that is removed unless it was finished: on a full disk a half of it must not stay.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.0.as_os_str().is_empty()
+            && let Err(error) = std::fs::remove_file(&self.0)
+        {
+            tracing::warn!(%error, file = %self.0.display(), "a file of rows that was not finished stays");
+        }
+    }
+}
+
+impl Unfinished {
+    fn finished(mut self) -> PathBuf {
+        std::mem::take(&mut self.0)
+    }
+}
+
+fn too_long(_: std::num::TryFromIntError) -> MapError {
+    MapError("a row is longer than any may be".into())
+}
+
+fn put_key(out: &mut Vec<u8>, key: &[u8]) -> Result<(), MapError> {
+    out.extend_from_slice(&u16::try_from(key.len()).map_err(too_long)?.to_le_bytes());
+    out.extend_from_slice(key);
+    Ok(())
+}
+
+impl RunWriter {
+    pub(super) fn create(path: PathBuf, number: u64, probe: fn(&[u8]) -> Option<&[u8]>) -> Result<Self, MapError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(&path).map_err(failed("make", &path))?;
+        Ok(Self {
+            number,
+            path: Unfinished(path),
+            file,
+            probe,
+            buffer: Vec::with_capacity(BUFFER_BYTES + 2 * BLOCK_BYTES),
+            written: 0,
+            block_at: 0,
+            last: Vec::new(),
+            blocks: Vec::new(),
+            kinds: Vec::new(),
+            hashes: Vec::new(),
+        })
+    }
+
+    /// Adds a row behind all that are there.
+    pub(super) fn push(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), MapError> {
+        if key <= self.last.as_slice() {
+            return Err(MapError("rows must come in the order of their keys".into()));
+        }
+        self.note(key);
+        let begins = self.buffer.len() == self.block_at;
+        if begins {
+            let offset = self.written + self.block_at as u64;
+            self.blocks.push(Place { first: key.into(), offset, length: 0 });
+        }
+        let shared =
+            if begins { 0 } else { self.last.iter().zip(key).take_while(|(before, now)| before == now).count() };
+        let rest = key.get(shared..).unwrap_or_default();
+        let length = value.map_or(Ok(REMOVED), |value| u32::try_from(value.len()).map_err(too_long))?;
+        self.buffer.extend_from_slice(&u16::try_from(shared).map_err(too_long)?.to_le_bytes());
+        self.buffer.extend_from_slice(&u16::try_from(rest.len()).map_err(too_long)?.to_le_bytes());
+        self.buffer.extend_from_slice(&length.to_le_bytes());
+        self.buffer.extend_from_slice(rest);
+        self.buffer.extend_from_slice(value.unwrap_or_default());
+        self.last.truncate(shared);
+        self.last.extend_from_slice(rest);
+        if self.buffer.len() - self.block_at >= BLOCK_BYTES {
+            self.end_block()?;
+        }
+        Ok(())
+    }
+
+    /// Notes what the footer says of a key.
+    fn note(&mut self, key: &[u8]) {
+        let probed = (self.probe)(key);
+        // Keys that share what is asked for are neighbours.
+        if probed.is_some() && probed != (self.probe)(&self.last) {
+            self.hashes.extend(probed.map(bloom::hash));
+        }
+        if self.kinds.last().is_none_or(|kind| kind.first.first() != key.first()) {
+            self.end_kind();
+            self.kinds.push(Kind { first: key.to_vec(), last: Vec::new() });
+        }
+    }
+
+    fn end_kind(&mut self) {
+        if let Some(kind) = self.kinds.last_mut() {
+            kind.last.clone_from(&self.last);
+        }
+    }
+
+    fn end_block(&mut self) -> Result<(), MapError> {
+        let Some(block) = self.buffer.get(self.block_at..).filter(|block| !block.is_empty()) else { return Ok(()) };
+        let crc = crc32c::crc32c(block);
+        let length = u32::try_from(block.len()).map_err(too_long)?;
+        if let Some(block) = self.blocks.last_mut() {
+            block.length = length;
+        }
+        self.buffer.extend_from_slice(&crc.to_le_bytes());
+        self.block_at = self.buffer.len();
+        if self.buffer.len() >= BUFFER_BYTES { self.write() } else { Ok(()) }
+    }
+
+    fn write(&mut self) -> Result<(), MapError> {
+        self.file.write_all(&self.buffer).map_err(failed("write", &self.path.0))?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        self.block_at = 0;
+        Ok(())
+    }
+
+    /// Ends the file; none when there was no row.
+    pub(super) fn finish(mut self, order: u64) -> Result<Option<Run>, MapError> {
+        self.end_block()?;
+        self.end_kind();
+        if self.blocks.is_empty() {
+            return Ok(None);
+        }
+        let footer_at = self.written + self.buffer.len() as u64;
+        let bloom = Bloom::of(&std::mem::take(&mut self.hashes));
+        let footer = footer(&self.blocks, &self.kinds, &bloom)?;
+        self.buffer.extend_from_slice(&footer);
+        self.buffer.extend_from_slice(&footer_at.to_le_bytes());
+        self.buffer.extend_from_slice(&crc32c::crc32c(&footer).to_le_bytes());
+        self.buffer.extend_from_slice(MAGIC);
+        self.write()?;
+        let Self { number, path, file, written, blocks, kinds, .. } = self;
+        Ok(Some(Run { number, order, path: path.finished(), bytes: written, file, blocks, kinds, bloom }))
+    }
+}
+
+fn footer(blocks: &[Place], kinds: &[Kind], bloom: &Bloom) -> Result<Vec<u8>, MapError> {
+    let mut out = Vec::new();
+    out.extend_from_slice(&u32::try_from(blocks.len()).map_err(too_long)?.to_le_bytes());
+    for block in blocks {
+        out.extend_from_slice(&block.offset.to_le_bytes());
+        out.extend_from_slice(&block.length.to_le_bytes());
+        put_key(&mut out, &block.first)?;
+    }
+    out.extend_from_slice(&u16::try_from(kinds.len()).map_err(too_long)?.to_le_bytes());
+    for kind in kinds {
+        put_key(&mut out, &kind.first)?;
+        put_key(&mut out, &kind.last)?;
+    }
+    out.extend_from_slice(&u32::try_from(bloom.words.len()).map_err(too_long)?.to_le_bytes());
+    for word in &bloom.words {
+        out.extend_from_slice(&word.to_le_bytes());
+    }
+    Ok(out)
+}
+
+/// Bytes that were read, taken from the front.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn u16(&mut self) -> Option<usize> {
+        self.array().map(u16::from_le_bytes).map(usize::from)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn key(&mut self) -> Option<&'a [u8]> {
+        let length = self.u16()?;
+        self.take(length)
+    }
+}
+
+type Footer = (Vec<Place>, Vec<Kind>, Bloom);
+
+fn read_footer(bytes: &[u8]) -> Option<Footer> {
+    let mut reader = Reader(bytes);
+    let count = reader.u32()?;
+    let block = |reader: &mut Reader<'_>| {
+        let (offset, length) = (reader.u64()?, reader.u32()?);
+        Some(Place { offset, length, first: reader.key()?.into() })
+    };
+    let blocks = (0..count).map(|_| block(&mut reader)).collect::<Option<_>>()?;
+    let count = reader.u16()?;
+    let kind = |reader: &mut Reader<'_>| Some(Kind { first: reader.key()?.to_vec(), last: reader.key()?.to_vec() });
+    let kinds = (0..count).map(|_| kind(&mut reader)).collect::<Option<_>>()?;
+    let count = reader.u32()?;
+    let words = (0..count).map(|_| reader.u64()).collect::<Option<_>>()?;
+    Some((blocks, kinds, Bloom { words }))
+}
+
+impl Run {
+    pub(super) fn open(path: &Path, number: u64, order: u64) -> Result<Self, MapError> {
+        let file = File::open(path).map_err(failed("open", path))?;
+        let bytes = file.metadata().map_err(failed("measure", path))?.len();
+        let damaged = |what: &str| MapError(format!("{} is damaged: {what}", path.display()));
+        let mut trailer = [0; TRAILER_BYTES];
+        let trailer_at = bytes.checked_sub(TRAILER_BYTES as u64).ok_or_else(|| damaged("too short"))?;
+        file.read_exact_at(&mut trailer, trailer_at).map_err(failed("read", path))?;
+        let mut reader = Reader(&trailer);
+        let (footer_at, crc) = reader.u64().zip(reader.u32()).ok_or_else(|| damaged("no trailer"))?;
+        let length = trailer_at.checked_sub(footer_at).filter(|length| *length <= FOOTER_BYTES_MAX);
+        let length = length.filter(|_| reader.0 == MAGIC).ok_or_else(|| damaged("no trailer"))?;
+        let mut footer = vec![0; usize::try_from(length).map_err(too_long)?];
+        file.read_exact_at(&mut footer, footer_at).map_err(failed("read", path))?;
+        if crc32c::crc32c(&footer) != crc {
+            return Err(damaged("its footer"));
+        }
+        let (blocks, kinds, bloom) = read_footer(&footer).ok_or_else(|| damaged("its footer"))?;
+        Ok(Self { number, order, path: path.to_owned(), bytes, file, blocks, kinds, bloom })
+    }
+
+    /// Whether a key of `from..to` may be here; `probed` is the hash of what all of them share.
+    pub(super) fn may_have(&self, from: &[u8], to: &[u8], probed: Option<u64>) -> bool {
+        self.kinds.iter().any(|kind| kind.first.as_slice() < to && kind.last.as_slice() >= from)
+            && probed.is_none_or(|hash| self.bloom.may_have(hash))
+    }
+
+    /// What is said of a key here: its value, that it was removed, or nothing.
+    pub(super) fn get(&self, key: &[u8], probed: Option<u64>) -> Result<Option<Option<Bytes>>, MapError> {
+        let within = |kind: &Kind| kind.first.as_slice() <= key && kind.last.as_slice() >= key;
+        if !self.kinds.iter().any(within) || !probed.is_none_or(|hash| self.bloom.may_have(hash)) {
+            return Ok(None);
+        }
+        let Some(block) = self.block_of(key) else { return Ok(None) };
+        let mut rows = self.rows(block)?;
+        while let Some(value) = rows.next()? {
+            match rows.key().cmp(key) {
+                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Equal => return Ok(Some(value)),
+                std::cmp::Ordering::Greater => break,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The block in which a key is, if it is here.
+    pub(super) fn block_of(&self, key: &[u8]) -> Option<usize> {
+        self.blocks.partition_point(|block| &*block.first <= key).checked_sub(1)
+    }
+
+    /// The rows of a block, which is checked; none of them behind the last block.
+    pub(super) fn rows(&self, at: usize) -> Result<Block, MapError> {
+        let Some(place) = self.blocks.get(at) else { return Ok(Block::default()) };
+        let mut bytes = vec![0; place.length as usize + 4];
+        self.file.read_exact_at(&mut bytes, place.offset).map_err(failed("read", &self.path))?;
+        let crc = bytes.split_off(place.length as usize);
+        if crc32c::crc32c(&bytes).to_le_bytes() != *crc {
+            return Err(MapError(format!("{} is damaged in the block at {}", self.path.display(), place.offset)));
+        }
+        Ok(Block { bytes: Bytes::from(bytes), at: 0, key: Vec::new() })
+    }
+
+    pub(super) fn sync(&self) -> Result<(), MapError> {
+        self.file.sync_data().map_err(failed("sync", &self.path))
+    }
+}
+
+/// The rows of a block, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    bytes: Bytes,
+    /// Where the next row begins.
+    at: usize,
+    key: Vec<u8>,
+}
+
+impl Block {
+    /// The key of the row that came last.
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// The next row: what it says of its key, a value or that it was removed.
+    pub(super) fn next(&mut self) -> Result<Option<Option<Bytes>>, MapError> {
+        if self.at >= self.bytes.len() {
+            return Ok(None);
+        }
+        self.read().map(Some).ok_or_else(|| MapError("a block's rows do not add up".into()))
+    }
+
+    fn read(&mut self) -> Option<Option<Bytes>> {
+        let mut reader = Reader(self.bytes.get(self.at..)?);
+        let (shared, rest, length) = (reader.u16()?, reader.u16()?, reader.u32()?);
+        self.key.truncate(shared);
+        self.key.extend_from_slice(reader.take(rest)?);
+        let value_at = self.bytes.len() - reader.0.len();
+        let length = if length == REMOVED { None } else { Some(length as usize) };
+        self.at = value_at.checked_add(length.unwrap_or(0)).filter(|end| *end <= self.bytes.len())?;
+        Some(length.map(|_| self.bytes.slice(value_at..self.at)))
+    }
+}

@@ -1,0 +1,151 @@
+//! Rows in files, held against a plain map.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::map::MemoryMaps;
+
+fn probe(key: &[u8]) -> Option<&[u8]> {
+    match key.first()? {
+        b'b' => Some(key),
+        b'c' => key.get(..2),
+        _ => None,
+    }
+}
+
+fn maps(root: &MemoryMaps) -> RunMaps {
+    RunMaps { root: Arc::new(root.clone()), shape: Shape { few: b"mpz", probe } }
+}
+
+type Model = BTreeMap<Vec<u8>, Bytes>;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Apply(BTreeMap<Vec<u8>, Option<u8>>),
+    Tidy,
+    Reopen,
+}
+
+fn key() -> impl Strategy<Value = Vec<u8>> {
+    (prop::sample::select(b"abcz".to_vec()), prop::collection::vec(0_u8..4, 1..4)).prop_map(|(kind, mut rest)| {
+        rest.insert(0, kind);
+        rest
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => prop::collection::btree_map(key(), any::<Option<u8>>(), 1..40).prop_map(Step::Apply),
+        2 => Just(Step::Tidy),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+fn same(map: &dyn OrderedMap, model: &Model, from: &[u8], to: &[u8], limit: usize) {
+    let expected: Vec<Pair> = if from < to {
+        model.range(from.to_vec()..to.to_vec()).take(limit).map(|(k, v)| (k.clone(), v.clone())).collect()
+    } else {
+        Vec::new()
+    };
+    assert_eq!(map.scan(from, to, limit).unwrap(), expected);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn files_read_like_one_map(steps in prop::collection::vec(step(), 1..40), asked in prop::collection::vec((key(), key(), 0_usize..9), 8)) {
+        let (folder, root) = (tempfile::tempdir().unwrap(), MemoryMaps::new());
+        let mut map = maps(&root).open(folder.path()).unwrap();
+        let mut model = Model::new();
+        for step in steps {
+            match step {
+                Step::Apply(changes) => {
+                    for (key, value) in &changes {
+                        match value {
+                            Some(value) => model.insert(key.clone(), Bytes::copy_from_slice(&[*value; 300])),
+                            None => model.remove(key),
+                        };
+                    }
+                    let value = |value: Option<u8>| value.map(|value| Bytes::copy_from_slice(&[value; 300]));
+                    map.apply(&mut changes.into_iter().map(|(key, v)| (key, value(v)))).unwrap();
+                }
+                Step::Tidy => drop(map.tidy().unwrap()),
+                Step::Reopen => map = maps(&root).open(folder.path()).unwrap(),
+            }
+            for (from, to, limit) in &asked {
+                same(map.as_ref(), &model, from, to, *limit);
+                prop_assert_eq!(map.get(from).unwrap(), model.get(from).cloned());
+                // All that share what is asked for.
+                same(map.as_ref(), &model, &[from[0], from[1], 0], &[from[0], from[1], 9], *limit);
+            }
+            same(map.as_ref(), &model, &[], &[0xff], usize::MAX);
+        }
+    }
+}
+
+fn filled(folder: &Path, root: &MemoryMaps, runs: u16) -> Arc<dyn OrderedMap> {
+    let map = maps(root).open(folder).unwrap();
+    for run in 0..runs {
+        let rows = (0..100_u16).map(|row| (format!("b{row:05}").into_bytes(), Some(Bytes::from(format!("{run}")))));
+        map.apply(&mut rows.into_iter()).unwrap();
+    }
+    map
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn many_small_files_become_one_and_the_old_ones_go() {
+    let (folder, root) = (tempfile::tempdir().unwrap(), MemoryMaps::new());
+    let map = filled(folder.path(), &root, u16::try_from(FAN).unwrap());
+    assert_eq!(files(folder.path()).len(), FAN);
+    assert!(map.tidy().unwrap());
+    assert_eq!(files(folder.path()).len(), 1);
+    assert!(!map.tidy().unwrap());
+    assert_eq!(map.get(b"b00042").unwrap().unwrap(), format!("{}", FAN - 1));
+}
+
+#[test]
+fn a_file_that_nobody_names_goes_and_one_that_is_missing_is_an_error() {
+    let (folder, root) = (tempfile::tempdir().unwrap(), MemoryMaps::new());
+    drop(filled(folder.path(), &root, 2));
+    fs::write(folder.path().join("00000000000000ff.run"), b"half a file").unwrap();
+    drop(maps(&root).open(folder.path()).unwrap());
+    let left = files(folder.path());
+    assert_eq!(left.len(), 2);
+    fs::remove_file(&left[0]).unwrap();
+    assert!(maps(&root).open(folder.path()).unwrap_err().0.contains("cannot open"));
+}
+
+#[test]
+fn every_flipped_byte_is_found_or_changes_nothing() {
+    let (folder, root) = (tempfile::tempdir().unwrap(), MemoryMaps::new());
+    let sound = filled(folder.path(), &root, 1).scan(b"b", b"c", usize::MAX).unwrap();
+    let path = files(folder.path()).remove(0);
+    let bytes = fs::read(&path).unwrap();
+    for at in 0..bytes.len() {
+        let mut bad = bytes.clone();
+        bad[at] ^= 0x10;
+        fs::write(&path, &bad).unwrap();
+        let read = maps(&root).open(folder.path()).and_then(|map| map.scan(b"b", b"c", usize::MAX));
+        assert!(read.is_err() || read.unwrap() == sound, "byte {at} was changed and nobody noticed");
+    }
+}
+
+#[test]
+fn every_cut_is_found() {
+    let (folder, root) = (tempfile::tempdir().unwrap(), MemoryMaps::new());
+    drop(filled(folder.path(), &root, 1));
+    let path = files(folder.path()).remove(0);
+    let bytes = fs::read(&path).unwrap();
+    for length in 0..bytes.len() {
+        fs::write(&path, &bytes[..length]).unwrap();
+        assert!(maps(&root).open(folder.path()).is_err(), "cut to {length}");
+    }
+}
