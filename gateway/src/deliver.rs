@@ -7,13 +7,14 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
 use tokio::{sync::mpsc, time::Instant};
 use tonic::{Status, Streaming};
 use tramite_proto::{
     batch::Framer,
     ids::uuid_text,
     pb::{
-        exchange::v1::{Delivery, FramedMessage, Notice, ReceiveFrame, ReceiveRequest},
+        exchange::v1::{Delivery, FramedMessage, Notice, ReceiveFrame, ReceiveRequest, SettlementAnswer},
         journal::v1::{Accepted, Fact, fact::Kind},
         statement::v1::Statement,
     },
@@ -68,7 +69,15 @@ struct Desk {
     out: Frames,
     credit: u32,
     outstanding: HashMap<u64, Sent>,
+    /// Settlements that wait for the disk, in their order: what comes after them need not wait for it, too.
+    settling: FuturesOrdered<BoxFuture<'static, Settled>>,
     began: bool,
+}
+
+/// What came of the settlements of one request, and the credit that came with them.
+struct Settled {
+    answers: Vec<SettlementAnswer>,
+    credit: u32,
 }
 
 /// Serves one Receive stream until it ends.
@@ -77,12 +86,16 @@ pub async fn run(hub: Arc<Hub>, member: Member, seat: Seat, mut requests: Stream
     // A predecessor that did not end well may have left leases behind.
     hub.store.release_all(member.as_str());
     tracing::info!(recipient = member.as_str(), "receiving");
-    let outstanding = HashMap::new();
-    let mut desk = Desk { hub: Arc::clone(&hub), member, out, credit: 0, outstanding, began: false };
+    let (outstanding, settling) = (HashMap::new(), FuturesOrdered::new());
+    let mut desk = Desk { hub: Arc::clone(&hub), member, out, credit: 0, outstanding, settling, began: false };
     let ending = match desk.serve(&seat, &mut requests).await {
         Err(ending) => ending,
         Ok(never) => match never {},
     };
+    // What it said before it went counts.
+    while let Some(settled) = desk.settling.next().await {
+        desk.note(&settled);
+    }
     desk.give_back(&ending).await;
     drop(seat);
     hub.metrics.receivers.dec();
@@ -102,8 +115,9 @@ impl Desk {
                 biased;
                 () = hub.stop.cancelled() => return Err(Ending::Stopping),
                 () = seat.superseded() => return Err(Ending::Superseded),
-                request = requests.message() => match request {
-                    Ok(Some(request)) => self.request(seat, request).await?,
+                Some(settled) = self.settling.next(), if !self.settling.is_empty() => self.answer(seat, settled).await?,
+                request = requests.message(), if self.settling.len() < limits::SETTLEMENTS_IN_FLIGHT_MAX => match request {
+                    Ok(Some(request)) => self.request(request)?,
                     Ok(None) | Err(_) => return Err(Ending::Gone),
                 },
                 () = tokio::time::sleep_until(overdue) => self.time_out().await,
@@ -116,7 +130,7 @@ impl Desk {
     }
 
     /// Credit and settlements.
-    async fn request(&mut self, seat: &Seat, request: ReceiveRequest) -> Result<(), Ending> {
+    fn request(&mut self, request: ReceiveRequest) -> Result<(), Ending> {
         let sizes =
             [request.jws.len() > limits::FRAME_BATCHES_MAX, request.settlements.len() > limits::FRAME_ITEMS_MAX];
         if sizes.contains(&true) {
@@ -126,20 +140,35 @@ impl Desk {
             return Err(Ending::Refused(Refused::because(Reason::CreditExceeded).field("credit")));
         }
         self.began = true;
-        if request.settlements.is_empty() {
-            self.grant(request.credit);
+        let ReceiveRequest { credit, jws, settlements } = request;
+        if settlements.is_empty() {
+            self.grant(credit);
             return Ok(());
         }
-        let began = Instant::now();
-        let attempts = self.outstanding.iter().map(|(sequence, sent)| (*sequence, sent.attempt)).collect();
-        let settled = settle::settle(&self.hub, &self.member, &request.jws, request.settlements, &attempts).await;
-        self.hub.metrics.took("settle", began.elapsed());
-        for answer in settled.iter().filter(|answer| answer.refused.is_none()) {
+        let attempt = |id| self.outstanding.get(&id).map(|sent| (id, sent.attempt));
+        let attempts = settlements.iter().filter_map(|settlement| attempt(settlement.delivery_id)).collect();
+        let (hub, member) = (Arc::clone(&self.hub), self.member.clone());
+        self.settling.push_back(Box::pin(async move {
+            let began = Instant::now();
+            let answers = settle::settle(&hub, &member, &jws, settlements, &attempts).await;
+            hub.metrics.took("settle", began.elapsed());
+            Settled { answers, credit }
+        }));
+        Ok(())
+    }
+
+    /// Takes note of what is settled, and gives the credit that came with it: after it, as it makes room.
+    fn note(&mut self, settled: &Settled) {
+        for answer in settled.answers.iter().filter(|answer| answer.refused.is_none()) {
             self.outstanding.remove(&answer.delivery_id);
         }
-        // After the settlements, which make room for it.
-        self.grant(request.credit);
-        let frame = ReceiveFrame { settled, ..ReceiveFrame::default() };
+        self.grant(settled.credit);
+    }
+
+    /// Answers the settlements of one request.
+    async fn answer(&mut self, seat: &Seat, settled: Settled) -> Result<(), Ending> {
+        self.note(&settled);
+        let frame = ReceiveFrame { settled: settled.answers, ..ReceiveFrame::default() };
         tokio::select! {
             sent = self.out.send(Ok(frame)) => sent.map_err(|_| Ending::Gone),
             () = seat.superseded() => Err(Ending::Superseded),
@@ -253,7 +282,7 @@ impl Desk {
         self.hub.store.release_all(self.member.as_str());
     }
 
-    async fn fail(&self, sent: Vec<(u64, Sent)>, reason: Reason, again: Again) {
+    async fn fail(&mut self, sent: Vec<(u64, Sent)>, reason: Reason, again: Again) {
         // A notice is offered for as long as it takes and keeps no history: nobody's message depends on it.
         let notices: Vec<_> = sent.iter().filter(|(_, sent)| sent.notice).map(|(sequence, _)| *sequence).collect();
         self.hub.store.release(self.member.as_str(), &notices);
@@ -268,7 +297,7 @@ impl Desk {
     }
 
     /// The stream's last word, if anybody still reads it.
-    async fn say(&self, ending: Ending) {
+    async fn say(self, ending: Ending) {
         let refused = match ending {
             Ending::Gone => None,
             Ending::Superseded => Some(Refused::because(Reason::Superseded)),

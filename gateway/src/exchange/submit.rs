@@ -12,6 +12,7 @@ use tonic::{Status, Streaming};
 use tracing::Span;
 use tramite_proto::{
     batch::{self, Framer},
+    ids::MessageId,
     pb::{
         exchange::v1::{
             FramedMessage, Refusal, SubmitAnswer, SubmitFrame, SubmitOneRequest, SubmitResult, submit_result,
@@ -36,6 +37,8 @@ use crate::{
 struct Checked {
     /// The origin's bytes as they came, for a rejection.
     json: Bytes,
+    /// Of what is new; of anything else it is read when it is needed.
+    message_id: Option<MessageId>,
     /// Refused at once; none when it went on to `accept`.
     denied: Option<Denied>,
     /// Lives as long as the message is worked on.
@@ -148,7 +151,7 @@ fn check_frame(hub: &Hub, member: &Member, frame: SubmitFrame) -> Result<Checked
             Ok(submission) => check(hub, member, submission),
             Err(refused) => {
                 let denied = Some(Denied::from(refused));
-                (Checked { json: Bytes::new(), denied, span: Span::none() }, None)
+                (Checked { json: Bytes::new(), message_id: None, denied, span: Span::none() }, None)
             }
         };
         checked.push(one);
@@ -186,7 +189,11 @@ fn check(hub: &Hub, member: &Member, mut submission: Submission) -> (Checked, Op
             Err(denied) => (Some(denied), None),
         }
     });
-    (Checked { json, denied, span }, permitted)
+    let message_id = match &permitted {
+        Some(Permitted::New(permit)) => Some(permit.origin.jti),
+        _ => None,
+    };
+    (Checked { json, message_id, denied, span }, permitted)
 }
 
 /// Accepts what was permitted and writes the frame's answer.
@@ -261,7 +268,8 @@ fn conclude<E>(hub: &Hub, member: &Member, checked: &Checked, outcome: &Result<E
 where
     E: std::borrow::Borrow<Acceptance>,
 {
-    let message_id = Origin::parse(&checked.json).map(|origin| origin.jti.to_string()).unwrap_or_default();
+    let known = checked.message_id.or_else(|| Origin::parse(&checked.json).ok().map(|origin| origin.jti));
+    let message_id = known.map(|id| id.to_string()).unwrap_or_default();
     checked.span.record("message_id", &message_id);
     let _entered = checked.span.enter();
     match outcome {
