@@ -11,7 +11,8 @@
 //!
 //! Knows: which kinds of rows are few, which part of a key is asked for. Never knows: what a row says. Invariants: a file counts
 //! from the batch of sled's that names it, so rows and position change together; a file goes only after sled has handed to the
-//! system the batch that no longer names it; whatever does not check is an error, and the whole is rebuilt from the journal.
+//! system the batch that no longer names it; no file is written over; whatever does not check is an error, and the whole is rebuilt
+//! from the journal.
 //!
 //! | a kill | leaves | opening |
 //! |---|---|---|
@@ -39,6 +40,10 @@ mod file;
 
 use cursor::{Cursor, Merge};
 use file::{Run, RunWriter};
+
+/// Of the next file, for all maps of the process: a map that was replaced may still be merging in a folder that was made anew, and
+/// must meet no file of its successor's by a name of its own.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// Begins the rows that name files.
 const MANIFEST: u8 = b'm';
@@ -76,8 +81,6 @@ struct RunMap {
     folder: PathBuf,
     shape: Shape,
     runs: RwLock<Runs>,
-    /// Of the next file.
-    number: AtomicU64,
     /// One merge at a time.
     merging: Mutex<()>,
 }
@@ -107,7 +110,7 @@ fn number_of(bytes: &[u8]) -> Result<u64, MapError> {
 }
 
 impl RunMaps {
-    /// Over a root: the files that it names, and the number of the next one.
+    /// Over a root, with the files that it names.
     fn over(&self, root: Arc<dyn OrderedMap>, folder: &Path) -> Result<RunMap, MapError> {
         let mut runs = Vec::new();
         for (key, value) in root.scan(&[MANIFEST], &[MANIFEST + 1], usize::MAX)? {
@@ -115,8 +118,9 @@ impl RunMaps {
             runs.push(Arc::new(Run::open(&run_path(folder, number), number, order)?));
         }
         let number = runs.iter().map(|run| run.number.max(run.order)).max().map_or(0, |last| last + 1);
-        let (runs, number) = (RwLock::new(Arc::new(runs)), AtomicU64::new(number));
-        Ok(RunMap { root, folder: folder.to_owned(), shape: self.shape, runs, number, merging: Mutex::default() })
+        NUMBER.fetch_max(number, Ordering::Relaxed);
+        let runs = RwLock::new(Arc::new(runs));
+        Ok(RunMap { root, folder: folder.to_owned(), shape: self.shape, runs, merging: Mutex::default() })
     }
 }
 
@@ -159,7 +163,7 @@ impl RunMap {
     }
 
     fn writer(&self) -> Result<RunWriter, MapError> {
-        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         RunWriter::create(run_path(&self.folder, number), number, self.shape.probe)
     }
 

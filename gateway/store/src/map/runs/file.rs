@@ -115,7 +115,7 @@ fn put_key(out: &mut Vec<u8>, key: &[u8]) -> Result<(), MapError> {
 impl RunWriter {
     pub(super) fn create(path: PathBuf, number: u64, probe: fn(&[u8]) -> Option<&[u8]>) -> Result<Self, MapError> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        options.read(true).write(true).create_new(true).mode(0o600);
         let file = options.open(&path).map_err(failed("make", &path))?;
         Ok(Self {
             number,

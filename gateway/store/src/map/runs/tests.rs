@@ -112,6 +112,25 @@ fn many_small_files_become_one_and_the_old_ones_go() {
 }
 
 #[test]
+fn a_map_that_was_replaced_touches_no_file_of_the_one_after_it() {
+    let (folder, root) = (tempfile::tempdir().unwrap(), MemoryMaps::new());
+    let outbox = folder.path().join("outbox");
+    fs::create_dir(&outbox).unwrap();
+    let before = filled(&outbox, &root, u16::try_from(FAN).unwrap());
+    // As when it is rebuilt: the folder is made anew, while a merge of the old one may be about to begin or to end.
+    fs::remove_dir_all(&outbox).unwrap();
+    fs::create_dir(&outbox).unwrap();
+    let root = MemoryMaps::new();
+    let after = filled(&outbox, &root, u16::try_from(FAN - 1).unwrap());
+    let rows = after.scan(b"b", b"c", usize::MAX).unwrap();
+    // It may fail; nobody waits for it any more.
+    drop(before.tidy());
+    assert_eq!(after.scan(b"b", b"c", usize::MAX).unwrap(), rows);
+    drop(after);
+    assert_eq!(maps(&root).open(&outbox).unwrap().scan(b"b", b"c", usize::MAX).unwrap(), rows);
+}
+
+#[test]
 fn a_file_that_nobody_names_goes_and_one_that_is_missing_is_an_error() {
     let (folder, root) = (tempfile::tempdir().unwrap(), MemoryMaps::new());
     drop(filled(folder.path(), &root, 2));
