@@ -12,7 +12,7 @@ mod folder;
 mod live;
 mod network;
 pub(crate) mod process;
-mod site;
+pub(crate) mod site;
 mod table;
 mod verdict;
 

@@ -1,6 +1,7 @@
 //! Fourth verb: hand over what waits. One task for each recipient that is connected: it leases from the outbox as far as the
-//! recipient's credit goes, frames up to 64 at a time with each signature once, and waits for the recipient's word. A slow or absent
-//! recipient holds up nobody but itself. It passes bytes on as they came; it never looks at content.
+//! recipient's credit goes, frames up to 64 at a time with each signature once, and waits for the recipient's word; what it says waits for
+//! the disk beside what it says next, and is answered in order. A slow or absent recipient holds up nobody but itself. It passes bytes on
+//! as they came; it never looks at content.
 //!
 //! Leases live in this task's memory. When the stream ends they are given back at once; what had been sent is noted as an attempt, but a
 //! lost stream gives nothing up ([`retry`]).

@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -26,7 +26,7 @@ use tramite_proto::{
 
 use super::client;
 use crate::{
-    demo::process::Process,
+    demo::{process::Process, site::free_ports},
     failure::{Exit, Failure},
 };
 
@@ -207,14 +207,6 @@ fn bundle(authority: &mut Authority, folder: &Path, role: Role, name: &str) -> R
     issue_bundle(authority, role, &holder, &folder.join(name), &options)
         .map(drop)
         .map_err(|error| failed("a certificate", &error))
-}
-
-/// Ports that nobody holds now; both are held until both are known, so that they differ.
-fn free_ports() -> Result<[SocketAddr; 2], Failure> {
-    let failed = |error: std::io::Error| Failure::internal("no free port on 127.0.0.1").because(&error);
-    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let (first, second) = (bind().map_err(failed)?, bind().map_err(failed)?);
-    Ok([first.local_addr().map_err(failed)?, second.local_addr().map_err(failed)?])
 }
 
 /// The gateway as a site would have it, but for what would be in the way: quotas and connections of one address are as high as the

@@ -6,13 +6,9 @@
 
 mod accounts;
 
-use std::{cell::RefCell, collections::VecDeque, future::pending, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Duration};
 
-use tokio::{
-    sync::mpsc,
-    task::LocalSet,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::mpsc, task::LocalSet, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tramite_proto::{
@@ -32,7 +28,7 @@ use super::{
     client::{self, Trouble, say},
     letter::ReceiptForm,
     network::{GATEWAY, SENDER},
-    time::{Epoch, now_ns},
+    time::{Epoch, now_ns, reached},
     wire::{Load, Order, Said, Setup},
 };
 
@@ -130,16 +126,9 @@ impl Recipient {
     /// Until the stream ends, which it must not.
     async fn receive(mut self, mut frames: Streaming<ReceiveFrame>) -> Result<(), Trouble> {
         loop {
-            let flush_at = self.flush_at;
-            let flush = async move {
-                match flush_at {
-                    Some(at) => sleep_until(at).await,
-                    None => pending().await,
-                }
-            };
             tokio::select! {
                 biased;
-                () = flush => self.flush().await?,
+                () = reached(self.flush_at) => self.flush().await?,
                 frame = frames.message() => match frame {
                     Ok(Some(frame)) => self.frame(frame).await?,
                     Ok(None) => return Err(Trouble::new(format!("the gateway ended the stream of {}", self.name))),

@@ -6,7 +6,7 @@
 mod correspondent;
 mod returned;
 
-use std::{collections::VecDeque, future::pending, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -31,7 +31,7 @@ use super::{
     batches::Batches,
     client::{self, Trouble, say},
     network::{GATEWAY, SENDER},
-    time::{Epoch, instant, now_ns},
+    time::{Epoch, instant, now_ns, reached},
     wire::{Load, Order, Said, Sent, Setup, Window},
 };
 
@@ -257,16 +257,9 @@ impl Sender {
 
     /// Takes one thing that comes, or waits until then.
     async fn step(&mut self, streams: &mut Streams, until_ns: u64) -> Result<(), Trouble> {
-        let flush_at = self.flush_at;
-        let flush = async move {
-            match flush_at {
-                Some(at) => sleep_until(at).await,
-                None => pending().await,
-            }
-        };
         tokio::select! {
             biased;
-            () = flush => self.flush().await,
+            () = reached(self.flush_at) => self.flush().await,
             answer = streams.answers.message() => match answer {
                 Ok(Some(answer)) => self.answered(answer),
                 Ok(None) => Err(Trouble::new("the gateway ended the stream of submissions".to_owned())),

@@ -33,6 +33,14 @@ const fn inverse(odd: u64) -> u64 {
     x
 }
 
+/// Resolves at a moment; never, when there is none.
+pub(super) async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Nanoseconds of CLOCK_MONOTONIC.
 pub(super) fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);

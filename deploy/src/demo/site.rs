@@ -122,7 +122,7 @@ fn failed(error: &AuthorityError) -> Failure {
 
 /// Ports that nobody holds now, on the loopback. They are taken a moment later by the gateway, which must find them free again
 /// after a restart: hence chosen here, not by the system at each start.
-fn free_ports() -> Result<[SocketAddr; 2], Failure> {
+pub(crate) fn free_ports() -> Result<[SocketAddr; 2], Failure> {
     let failed = |error: std::io::Error| Failure::internal("no free port on 127.0.0.1").because(&error);
     let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     // Both are held until both are known, so that they differ.

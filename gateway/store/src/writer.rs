@@ -4,8 +4,8 @@
 //! (`project`). Invariants: nothing is answered before the sync of its group; after a failed write or sync nothing is written and
 //! everyone is answered `Failed`; all changes of one call stand in one group.
 //!
-//! It owns its channel and has one step, so that it runs on a thread of its own ([`Writer::run`]), as a task of a simulation, or step by
-//! step by hand.
+//! It owns its channel and has one step, so that it runs on a thread of its own ([`Writer::run`]; a second one applies and erases, a third
+//! keeps the outbox's map in order), as a task of a simulation, or step by step by hand.
 
 use std::{
     io,
