@@ -4,6 +4,7 @@ mod adapter;
 mod cases;
 mod delivery;
 mod ends;
+mod gate;
 mod parts;
 mod refusals;
 mod running;

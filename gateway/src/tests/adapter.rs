@@ -107,6 +107,12 @@ impl Adapter {
         batch::sign(&self.signer, self.clock.now_s(), &[json]).unwrap().remove(0)
     }
 
+    /// A receipt as a settlement: its batch and itself.
+    pub(super) fn signed(&self, receipt: &Receipt) -> (Vec<String>, Outcome) {
+        let Statement { json, jws, .. } = self.sign(receipt.to_json());
+        (vec![jws], Outcome::Receipt(FramedStatement { json, jws_index: 0, index: 0, path: Vec::new() }))
+    }
+
     pub(super) fn exchange(&self) -> ExchangeClient<Channel> {
         ExchangeClient::new(self.channel.clone())
     }
@@ -318,9 +324,14 @@ impl Inbox {
         }
     }
 
-    pub(super) async fn settle(&mut self, jws: Vec<String>, delivery_id: u64, outcome: Outcome) -> Result<(), Refused> {
+    /// Says something of a delivery, and does not wait for the answer.
+    pub(super) async fn say(&mut self, jws: Vec<String>, delivery_id: u64, outcome: Outcome) {
         let settlements = vec![Settlement { delivery_id, outcome: Some(outcome) }];
         self.requests.send(ReceiveRequest { credit: 1, jws, settlements }).await.unwrap();
+    }
+
+    /// The next answer, which is about this delivery.
+    pub(super) async fn answer(&mut self, delivery_id: u64) -> Result<(), Refused> {
         loop {
             if let Some(answer) = self.settled.pop_front() {
                 assert_eq!(answer.delivery_id, delivery_id);
@@ -330,10 +341,14 @@ impl Inbox {
         }
     }
 
+    pub(super) async fn settle(&mut self, jws: Vec<String>, delivery_id: u64, outcome: Outcome) -> Result<(), Refused> {
+        self.say(jws, delivery_id, outcome).await;
+        self.answer(delivery_id).await
+    }
+
     pub(super) async fn sign_for(&mut self, by: &Adapter, delivery: u64, receipt: &Receipt) -> Result<(), Refused> {
-        let Statement { json, jws, .. } = by.sign(receipt.to_json());
-        let framed = FramedStatement { json, jws_index: 0, index: 0, path: Vec::new() };
-        self.settle(vec![jws], delivery, Outcome::Receipt(framed)).await
+        let (jws, outcome) = by.signed(receipt);
+        self.settle(jws, delivery, outcome).await
     }
 
     pub(super) async fn opened(&mut self, by: &Adapter, delivery: &Delivered) {

@@ -1,6 +1,6 @@
 //! Delivery: nothing is lost, nothing is given to two, nobody holds up another.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tramite_proto::{
     ids::{ConversationId, Digest, MessageId},
@@ -14,7 +14,8 @@ use tramite_proto::{
 
 use super::{
     adapter::{Adapter, Draft, random, two},
-    world::World,
+    gate::GatedDisk,
+    world::{SOON, World},
 };
 
 #[tokio::test]
@@ -67,6 +68,59 @@ async fn a_receipt_counts_whenever_it_comes_and_not_by_a_lease() {
     // The same word again stands and changes nothing.
     newer.sign_for(&inps, again.id, &inps.receipt(&again, true)).await.unwrap();
     assert!(sender.is_quiet().await && newer.is_quiet().await);
+}
+
+/// Until a metric is so; whoever waits for what never comes is ended by the test's own patience.
+async fn until(world: &World, series: &str, label: &str, value: f64) {
+    let reached = async {
+        while world.metric(series, label).await != value {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, reached).await.unwrap_or_else(|_| panic!("{series} does not become {value}"));
+}
+
+#[tokio::test]
+async fn what_a_recipient_says_is_heard_while_what_it_said_before_waits_for_the_disk() {
+    let disk = GatedDisk::default();
+    let world = World::on(Arc::new(disk.clone())).await;
+    let (caritas, inps) = two(&world).await;
+    caritas.refer(&inps).await;
+    let mut recipient = inps.receive(8).await;
+    let delivery = recipient.delivery().await;
+    disk.shut();
+    let (jws, opened) = inps.signed(&inps.receipt(&delivery, true));
+    recipient.say(jws, delivery.id, opened).await;
+    disk.someone_waits().await;
+    let nobodys = delivery.id + 1_000;
+    recipient.say(Vec::new(), nobodys, Outcome::Notice(NoticeAcknowledged {})).await;
+    until(&world, "refused_total", "DELIVERY_UNKNOWN", 1.0).await;
+    disk.open();
+    // In the order in which it was said.
+    recipient.answer(delivery.id).await.unwrap();
+    assert_eq!(recipient.answer(nobodys).await.unwrap_err().reason, Reason::DeliveryUnknown);
+}
+
+#[tokio::test]
+async fn what_a_recipient_said_before_another_stream_took_over_counts() {
+    let disk = GatedDisk::default();
+    let world = World::on(Arc::new(disk.clone())).await;
+    let (caritas, inps) = two(&world).await;
+    caritas.refer(&inps).await;
+    let mut older = inps.receive(8).await;
+    let delivery = older.delivery().await;
+    disk.shut();
+    let (jws, opened) = inps.signed(&inps.receipt(&delivery, true));
+    older.say(jws, delivery.id, opened).await;
+    disk.someone_waits().await;
+    let newer = tokio::spawn({
+        let inps = Arc::clone(&inps);
+        async move { inps.receive(8).await }
+    });
+    until(&world, "receive_takeovers_total", "inps", 1.0).await;
+    disk.open();
+    until(&world, "receipts_total", "opened", 1.0).await;
+    assert!(newer.await.unwrap().is_quiet().await);
 }
 
 #[tokio::test]
@@ -208,7 +262,7 @@ async fn everything_that_was_accepted_is_opened_once_whatever_breaks_in_between(
     let world = World::new().await;
     let (caritas, inps) = two(&world).await;
     let sending = (0..SENDERS).map(|_| {
-        let (caritas, inps) = (std::sync::Arc::clone(&caritas), std::sync::Arc::clone(&inps));
+        let (caritas, inps) = (Arc::clone(&caritas), Arc::clone(&inps));
         tokio::spawn(async move {
             let mut ids = BTreeSet::new();
             for _ in 0..EACH {
