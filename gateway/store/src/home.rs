@@ -135,14 +135,12 @@ fn read_identity(bytes: &[u8], directory: &Path) -> Result<([u8; 16], String), O
 
 /// Applies, erases and syncs everything, and says so.
 pub(crate) fn leave_clean(shared: &Shared, journal: &JournalWriter) -> Result<(), ReadError> {
-    let position = shared.outbox.flush()?;
-    shared.erase_finals();
+    let position = shared.outbox.flush(|| shared.erase_finals())?;
     let folder = shared.outbox.folder();
     let failed = |e: &io::Error| io_error(&seal::marker(folder), e);
     if !shared.finals.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
         return Err(failed(&io::Error::other("contents of final messages are still there")));
     }
-    shared.journal.sync_erased()?;
     journal.sync_mark().map_err(|e| failed(&e))?;
     shared.outbox.close()?;
     seal::write(shared.disk.as_ref(), folder, position).map_err(|e| failed(&e))

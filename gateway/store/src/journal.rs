@@ -24,13 +24,13 @@ mod reserve;
 pub(crate) use append::{AppendError, JournalWriter};
 pub(crate) use format::{GroupHeader, Place};
 pub(crate) use recover::{
-    Inspected, Opened, check_rest, check_spares, inspect, io_failed, last_size, open, read_failed,
+    Inspected, Opened, Reading, check_rest, check_spares, inspect, io_failed, last_size, open, read_failed,
 };
 pub(crate) use reserve::SPARE_ENDING;
 
 use crate::{
     disk::{Access, Disk, DiskFile},
-    error::{Damage, ReadError},
+    error::{Damage, Poisoned, ReadError},
 };
 use format::{GROUP_HEADER_BYTES, PlacedFact, SEGMENT_HEADER_BYTES, decode_facts, seed_of};
 
@@ -309,12 +309,12 @@ impl Journal {
         Ok(bytes)
     }
 
-    /// Makes the holes durable; needed before a stop is called clean.
-    pub(crate) fn sync_erased(&self) -> Result<(), ReadError> {
+    /// Makes the holes durable: from then on nobody looks for what they took.
+    pub(crate) fn sync_erased(&self) -> Result<(), Poisoned> {
         for first in std::mem::take(&mut *locked(&self.punched)) {
-            let segment = self.segment_of(first).ok_or(ReadError::NoFact(first))?;
-            let file = self.open_segment(&segment, Access::Write)?;
-            file.sync_data().map_err(|e| io_error(&segment.path, &e))?;
+            let Some(segment) = self.segment_of(first) else { continue };
+            let synced = self.disk.open(&segment.path, Access::Write).and_then(|file| file.sync_data());
+            synced.map_err(|e| Poisoned { what: format!("sync {}", segment.path.display()), source: Arc::new(e) })?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The ordered map behind the outbox: the seam between rows and the engine that keeps them.
 //!
 //! Knows: point reads, ordered scans, batches that are applied wholly or not at all. Never knows: what a key means. Durability is
-//! not asked of it: what it loses or damages is rebuilt from the journal.
+//! not asked of it, only that it can say whether something is missing: what it loses or damages is rebuilt from the journal.
 
 use std::{fmt::Debug, path::Path, sync::Arc};
 
@@ -33,6 +33,11 @@ pub trait OrderedMap: Send + Sync + Debug {
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, MapError>;
     /// Applies all changes or none.
     fn apply(&self, changes: &mut dyn Iterator<Item = RowChange>) -> Result<(), MapError>;
+    /// Whether all rows of the last batch that it shows are there, and of no later one, also after a kill or power cut. One that
+    /// cannot tell says no.
+    fn is_whole(&self) -> Result<bool, MapError> {
+        Ok(false)
+    }
     /// Does some of the work that keeps reading cheap, beside reading and applying; true: there may be more of it.
     fn tidy(&self) -> Result<bool, MapError> {
         Ok(false)

@@ -1,11 +1,18 @@
-//! Opening a store: take the directory, recover the journal, trust or rebuild the outbox.
+//! Opening a store: take the directory, recover the journal, trust, complete or rebuild the outbox.
+//!
+//! | what is found | what is read |
+//! |---|---|
+//! | the marker of a clean stop, and the files that it names as they were left | the journal's last segment |
+//! | no marker, and rows that add up | the journal from their position on |
+//! | anything else | the whole journal |
 //!
 //! Knows: the order. Never knows: the bytes of either. Invariants: nothing is served from an outbox that does not stand exactly where
 //! the journal ends; what a crash kept from being erased is erased now, and only facts that are surely durable cause it.
 
 use std::{
     collections::HashMap,
-    path::Path,
+    io,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64},
@@ -17,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     error::{Damage, MapError, OpenError, ReadError},
     home::{self, Home},
-    journal::{self, Group, Journal, Opened, Place, io_failed, read_failed},
+    journal::{self, Group, Journal, Opened, Place, Reading, io_failed, read_failed},
     lanes::Lanes,
     map::OrderedMap,
     options::{Options, Recovery, Seams},
@@ -31,9 +38,6 @@ use crate::{
     store::Store,
     writer::{COMMANDS_MAX, Writer},
 };
-
-/// Contents are erased in batches, so that neighbours become one hole.
-const ERASED_AT_ONCE: usize = 16 * 1024;
 
 impl Options {
     /// Opens the store, recovers it, and takes its directory for this process.
@@ -55,14 +59,10 @@ pub(crate) fn open(options: Options, seams: Seams, home: Home) -> Result<(Store,
     }
     let (opened, base, rebuilt) = match seal::read(disk.as_ref(), &home.outbox())? {
         Marker::Clean(seal) => open_clean(&options, &seams, &home, &seal)?,
-        marker => {
-            let (opened, base) = open_unclean(&options, &seams, &home)?;
-            let why = match marker {
-                Marker::Damaged => "the marker of its clean stop is damaged",
-                _ => "the process did not stop cleanly",
-            };
-            let why = (!opened.created).then(|| why.to_owned());
-            (opened, base, why)
+        Marker::None => open_unclean(&options, &seams, &home)?,
+        Marker::Damaged => {
+            let (opened, base) = open_anew(&options, &seams, &home)?;
+            (opened, base, Some("the marker of its clean stop is damaged".to_owned()))
         }
     };
     seal::remove(disk.as_ref(), &home.outbox())?;
@@ -136,7 +136,7 @@ fn open_clean(
     home: &Home,
     seal: &Seal,
 ) -> Result<(Opened, Base, Option<String>), OpenError> {
-    let opened = journal::open(&seams.disk, &home.journal(), home.store_id, options.segment_bytes, None)?;
+    let opened = read_journal(options, seams, home, Reading::Last)?;
     let end = opened.writer.next_sequence();
     if seal.position > end {
         return Err(shortened(&opened, seal.position).into());
@@ -151,11 +151,11 @@ fn open_clean(
     Ok((opened, base, Some(why)))
 }
 
-/// The outbox was left at a later place than the journal has: an older journal, or one that lost its end.
+/// The outbox stands at a later place than the journal has: an older journal, or one that lost its end.
 fn shortened(opened: &Opened, position: u64) -> Damage {
     let end = opened.writer.next_sequence();
     let what = format!(
-        "the journal ends before sequence {end}, and went on to {position} when the store was stopped; \
+        "the journal ends before sequence {end}, and went on to {position} when the outbox was written; \
          bring the later one back, or remove the outbox to go on without"
     );
     opened.writer.damage(&what)
@@ -186,16 +186,69 @@ fn wiped(seams: &Seams, folder: &Path) -> Result<Base, OpenError> {
     Ok(seams.maps.open(folder)?)
 }
 
-/// Reads the whole journal, rebuilds the outbox from it, and erases what a crash kept from being erased.
-fn open_unclean(options: &Options, seams: &Seams, home: &Home) -> Result<(Opened, Base), OpenError> {
-    let base = wiped(seams, &home.outbox())?;
-    let mut replay = Replay::new(base.as_ref());
-    let mut contents = Contents::default();
-    let mut visit = |journal: &Journal, group: &Group, synced: bool| {
-        let effects = replay.group(journal, group).map_err(read_failed)?;
-        contents.group(journal, group, &effects.finals, synced).map_err(read_failed)
+fn read_journal(options: &Options, seams: &Seams, home: &Home, reading: Reading<'_>) -> Result<Opened, OpenError> {
+    journal::open(&seams.disk, &home.journal(), home.store_id, options.segment_bytes, reading)
+}
+
+/// After a kill or a power cut an outbox whose rows add up lacks only what came after its position; any other is made anew.
+fn open_unclean(options: &Options, seams: &Seams, home: &Home) -> Result<(Opened, Base, Option<String>), OpenError> {
+    let why = match whole(seams, &home.outbox()) {
+        Err(MapError(why)) => why,
+        Ok(None) => "the process did not stop cleanly, and its rows do not add up".to_owned(),
+        Ok(Some((base, position))) => match complete(options, seams, home, base.as_ref(), position) {
+            Ok(opened) => return Ok((opened, base, None)),
+            Err(OpenError::Outbox(MapError(why))) => why,
+            Err(error) => return Err(error),
+        },
     };
-    let opened = journal::open(&seams.disk, &home.journal(), home.store_id, options.segment_bytes, Some(&mut visit))?;
+    let (opened, base) = open_anew(options, seams, home)?;
+    let why = (!opened.created).then_some(why);
+    Ok((opened, base, why))
+}
+
+/// The outbox and its position, if it is one whose rows add up.
+fn whole(seams: &Seams, folder: &Path) -> Result<Option<(Base, u64)>, MapError> {
+    let base = seams.maps.open(folder)?;
+    if !base.is_whole()? {
+        return Ok(None);
+    }
+    let position = base.get(rows::POSITION)?.map(|position| rows::number_at_end(&position));
+    Ok(position.map(|position| (base, position)))
+}
+
+/// Reads the whole journal and makes the outbox anew from it.
+fn open_anew(options: &Options, seams: &Seams, home: &Home) -> Result<(Opened, Base), OpenError> {
+    let base = wiped(seams, &home.outbox())?;
+    let opened = complete(options, seams, home, base.as_ref(), 1)?;
+    Ok((opened, base))
+}
+
+/// Reads the journal from a position on, adds the rows of what stands there, and erases what a crash kept from being erased.
+fn complete(
+    options: &Options,
+    seams: &Seams,
+    home: &Home,
+    base: &dyn OrderedMap,
+    position: u64,
+) -> Result<Opened, OpenError> {
+    let mut replay = Replay::new(base, position);
+    let mut contents = Contents { folder: home.journal(), position, ..Contents::default() };
+    let mut visit = |journal: &Journal, group: &Group| {
+        if group.header.first_sequence < position {
+            return Ok(());
+        }
+        // Of the groups before this one, which are durable.
+        if replay.is_full() {
+            contents.erase(journal)?;
+            replay.write()?;
+        }
+        let effects = replay.group(journal, group).map_err(read_failed)?;
+        contents.group(journal, group, &effects.finals).map_err(read_failed)
+    };
+    let opened = read_journal(options, seams, home, Reading::From(position, &mut visit))?;
+    if opened.writer.next_sequence() < position {
+        return Err(shortened(&opened, position).into());
+    }
     for suspect in &opened.suspects {
         let (fact, _) = opened.journal.fact(suspect.sequence).map_err(read_failed)?;
         for queue in queues_of(&fact) {
@@ -204,29 +257,42 @@ fn open_unclean(options: &Options, seams: &Seams, home: &Home) -> Result<(Opened
             }
         }
     }
+    contents.erase(&opened.journal)?;
     replay.finish()?;
-    contents.erase(&opened.journal).map_err(read_failed)?;
-    Ok((opened, base))
+    Ok(opened)
 }
 
 /// Contents met while the journal is read: those of messages that are not final, and those to erase.
 #[derive(Debug, Default)]
 struct Contents {
+    /// Of the journal.
+    folder: PathBuf,
+    /// Those of earlier facts are looked up.
+    position: u64,
     waiting: HashMap<u64, Place>,
     over: Vec<Place>,
 }
 
 impl Contents {
-    fn group(&mut self, journal: &Journal, group: &Group, finals: &[u64], synced: bool) -> Result<(), ReadError> {
+    fn group(&mut self, journal: &Journal, group: &Group, finals: &[u64]) -> Result<(), ReadError> {
         for ((_, place), sequence) in group.facts.iter().zip(group.header.first_sequence..) {
             self.waiting.extend(place.map(|place| (sequence, place)));
         }
-        self.over.extend(finals.iter().filter_map(|sequence| self.waiting.remove(sequence)));
-        // Beyond the mark a fact is durable only when opening has synced it.
-        if synced && self.over.len() >= ERASED_AT_ONCE { self.erase(journal) } else { Ok(()) }
+        for sequence in finals {
+            let place = match self.waiting.remove(sequence) {
+                None if *sequence < self.position => journal.fact(*sequence)?.1,
+                place => place,
+            };
+            self.over.extend(place);
+        }
+        Ok(())
     }
 
-    fn erase(&mut self, journal: &Journal) -> Result<(), ReadError> {
-        journal.erase(std::mem::take(&mut self.over)).map(drop)
+    /// Durably, as the position that is written next says that it was done.
+    fn erase(&mut self, journal: &Journal) -> Result<(), OpenError> {
+        journal.erase(std::mem::take(&mut self.over)).map_err(read_failed)?;
+        journal
+            .sync_erased()
+            .map_err(|poisoned| io_failed("erase contents in", &self.folder)(io::Error::other(poisoned)))
     }
 }

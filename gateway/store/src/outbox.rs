@@ -4,11 +4,12 @@
 //! draft      rows of the group being judged            (writer only)
 //! tail       durable, not applied                       merged after each sync
 //! flushing   being applied to the map, in one batch     until the batch is in
-//! base       the ordered map                            up to the position that its `p` row names
+//! base       the ordered map                            up to the position that its `p` row names, with which all that was final
+//!                                                       before it is erased
 //! ```
 //! Knows: the layers, which fact each has reached, how to replay the journal. Never knows: what rows mean.
 //! Invariants: every layer but the draft speaks only of durable facts; a row and the position that it belongs to are applied in one
-//! batch; a map that errs, panics or holds a damaged row is wiped and replayed to exactly the position that it had: into memory,
+//! batch, after the erasures that they bring about, so that an opening need not look for them before the position; a map that errs, panics or holds a damaged row is wiped and replayed to exactly the position that it had: into memory,
 //! up to a bound, while the disk has no room for another.
 
 use std::{
@@ -70,11 +71,19 @@ fn release(map: Arc<dyn OrderedMap>) {
     }
 }
 
+/// Rows on their way into the map.
+#[derive(Clone)]
+struct Flushing {
+    rows: Arc<Overlay>,
+    /// The first sequence that they have not.
+    end: u64,
+}
+
 struct Layers {
     tail: Overlay,
     /// The first sequence that the tail has not.
     tail_end: u64,
-    flushing: Option<Arc<Overlay>>,
+    flushing: Option<Flushing>,
     base: Arc<dyn OrderedMap>,
     base_end: u64,
     /// Rises each time the base is replayed.
@@ -118,12 +127,22 @@ impl Facts for Journal {
     }
 }
 
+impl Layers {
+    /// What is to be applied next: what could not be the last time, or the tail.
+    fn flush(&mut self) -> Option<Flushing> {
+        if self.flushing.is_none() && self.tail_end != self.base_end {
+            self.flushing = Some(Flushing { rows: Arc::new(std::mem::take(&mut self.tail)), end: self.tail_end });
+        }
+        self.flushing.clone()
+    }
+}
+
 impl Rows for Layers {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MapError> {
         let base = self.base.as_ref();
         match &self.flushing {
             None => Over { upper: &self.tail, below: &base }.get(key),
-            Some(flushing) => Over { upper: &self.tail, below: &Over { upper: flushing, below: &base } }.get(key),
+            Some(flushing) => Over { upper: &self.tail, below: &Over { upper: &flushing.rows, below: &base } }.get(key),
         }
     }
 
@@ -132,7 +151,7 @@ impl Rows for Layers {
         match &self.flushing {
             None => Over { upper: &self.tail, below: &base }.scan(from, to, limit),
             Some(flushing) => {
-                Over { upper: &self.tail, below: &Over { upper: flushing, below: &base } }.scan(from, to, limit)
+                Over { upper: &self.tail, below: &Over { upper: &flushing.rows, below: &base } }.scan(from, to, limit)
             }
         }
     }
@@ -189,7 +208,7 @@ impl Outbox {
     /// Rows that wait to be applied.
     pub(crate) fn unapplied(&self) -> usize {
         let layers = self.read();
-        layers.tail.len() + layers.flushing.as_ref().map_or(0, |flushing| flushing.len())
+        layers.tail.len() + layers.flushing.as_ref().map_or(0, |flushing| flushing.rows.len())
     }
 
     /// Reads; when the map fails, heals it and reads once more.
@@ -324,20 +343,16 @@ impl Outbox {
         }
     }
 
-    /// Applies what waits to the map, in one batch with its position. False: nothing waited.
-    pub(crate) fn apply(&self) -> Result<bool, MapError> {
+    /// Applies what waits to the map, in one batch with its position, unless `erase` says that what is final by now is not erased.
+    /// False: nothing waited, or it waits on.
+    pub(crate) fn apply(&self, erase: impl FnOnce() -> bool) -> Result<bool, MapError> {
         if self.is_stuck() {
             self.unstick()?;
         }
-        let (flushing, end) = {
-            let mut layers = self.write();
-            if layers.tail_end == layers.base_end {
-                return Ok(false);
-            }
-            let flushing = Arc::new(std::mem::take(&mut layers.tail));
-            layers.flushing = Some(Arc::clone(&flushing));
-            (flushing, layers.tail_end)
-        };
+        let Some(Flushing { rows, end }) = self.write().flush() else { return Ok(false) };
+        if !erase() {
+            return Ok(false);
+        }
         fail::fail_point!("outbox.before_apply");
         loop {
             let (base, generation) = {
@@ -345,7 +360,7 @@ impl Outbox {
                 (Arc::clone(&layers.base), layers.generation)
             };
             let position = (rows::POSITION.to_vec(), Some(rows::number(end)));
-            let applied = base.apply(&mut flushing.changes().chain(std::iter::once(position)));
+            let applied = base.apply(&mut rows.changes().chain(std::iter::once(position)));
             if let Err(error) = applied {
                 self.heal(&error, generation)?;
                 continue;
@@ -423,8 +438,8 @@ impl Outbox {
     }
 
     /// Hands everything to the system. Returns the position that the map has reached.
-    pub(crate) fn flush(&self) -> Result<u64, MapError> {
-        while self.apply()? {}
+    pub(crate) fn flush(&self, erase: impl Fn() -> bool) -> Result<u64, MapError> {
+        while self.apply(&erase)? {}
         if self.is_stuck() {
             return Err(MapError("the disk is full".into()));
         }
@@ -439,7 +454,7 @@ impl Outbox {
 
 /// Replays the journal's facts before `end` into an empty map.
 pub(crate) fn rebuild(journal: &Journal, base: &dyn OrderedMap, end: u64) -> Result<(), ReadError> {
-    let mut replay = Replay::new(base);
+    let mut replay = Replay::new(base, 1);
     let mut sequence = 1;
     while sequence < end {
         let group = journal.group(sequence)?;
@@ -453,16 +468,26 @@ pub(crate) fn rebuild(journal: &Journal, base: &dyn OrderedMap, end: u64) -> Res
 pub(crate) struct Replay<'a> {
     base: &'a dyn OrderedMap,
     rows: Overlay,
+    /// The first sequence that is not replayed.
     end: u64,
 }
 
 impl<'a> Replay<'a> {
-    pub(crate) fn new(base: &'a dyn OrderedMap) -> Self {
-        Self { base, rows: Overlay::default(), end: 1 }
+    /// Into a map that has the facts before `end`.
+    pub(crate) fn new(base: &'a dyn OrderedMap, end: u64) -> Self {
+        Self { base, rows: Overlay::default(), end }
+    }
+
+    /// So many rows wait that the next group has them written.
+    pub(crate) fn is_full(&self) -> bool {
+        self.rows.len() >= APPLY_ROWS
     }
 
     /// Applies a group. Returns what it brings about.
     pub(crate) fn group(&mut self, facts: &dyn Facts, group: &Group) -> Result<Effects, ReadError> {
+        if self.is_full() {
+            self.write()?;
+        }
         let below = Over { upper: &self.rows, below: &self.base };
         let mut draft = Draft::new(&below, facts);
         for ((fact, _), sequence) in group.facts.iter().zip(group.header.first_sequence..) {
@@ -471,13 +496,11 @@ impl<'a> Replay<'a> {
         let Draft { upper, effects, .. } = draft;
         self.rows.merge(upper);
         self.end = group.header.next_sequence();
-        if self.rows.len() >= APPLY_ROWS {
-            self.write()?;
-        }
         Ok(effects)
     }
 
-    fn write(&mut self) -> Result<(), MapError> {
+    /// Writes what waits, in one batch with its position.
+    pub(crate) fn write(&mut self) -> Result<(), MapError> {
         let position = (rows::POSITION.to_vec(), Some(rows::number(self.end)));
         self.base.apply(&mut self.rows.changes().chain(std::iter::once(position)))?;
         self.rows = Overlay::default();

@@ -96,11 +96,11 @@ impl Shared {
         self.failure.borrow().is_some()
     }
 
-    /// Erases the contents and parts of the messages that became final. What fails is tried again with the next ones.
-    pub(crate) fn erase_finals(&self) {
+    /// Erases, durably, the contents and parts of the messages that became final. False: not all could be, and it is to be tried again.
+    pub(crate) fn erase_finals(&self) -> bool {
         let finals = std::mem::take(&mut *self.finals.lock().unwrap_or_else(PoisonError::into_inner));
         if finals.is_empty() {
-            return;
+            return true;
         }
         fail::fail_point!("content.before_erase");
         match self.erase(&finals) {
@@ -110,8 +110,10 @@ impl Shared {
             Err(error) => {
                 tracing::error!(%error, messages = finals.len(), "contents of final messages are not erased yet");
                 self.finals.lock().unwrap_or_else(PoisonError::into_inner).extend(finals);
+                return false;
             }
         }
+        self.journal.sync_erased().inspect_err(|poisoned| self.fail(poisoned.clone())).is_ok()
     }
 
     fn erase(&self, finals: &[u64]) -> Result<u64, ReadError> {

@@ -106,9 +106,9 @@ pub fn stat(directory: &Path) -> Result<Stat, OpenError> {
     };
     let map = MemoryMaps::new().open(Path::new("expected"))?;
     let journal = Journal::new(Arc::clone(&disk), home.journal(), home.store_id);
-    let mut replay = Replay::new(map.as_ref());
+    let mut replay = Replay::new(map.as_ref(), 1);
     let mut waiting: BTreeMap<u64, u32> = BTreeMap::new();
-    let mut visit = |journal: &Journal, group: &Group, _: bool| {
+    let mut visit = |journal: &Journal, group: &Group| {
         let effects = replay.group(journal, group).map_err(read_failed)?;
         found.groups += 1;
         for ((fact, place), sequence) in group.facts.iter().zip(group.header.first_sequence..) {

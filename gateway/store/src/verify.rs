@@ -322,8 +322,8 @@ fn read_groups(
     found: &mut Verification,
     watch: &mut Watch<'_>,
 ) -> Result<Inspected, OpenError> {
-    let mut replay = Replay::new(expected);
-    let mut visit = |journal: &Journal, group: &Group, _: bool| {
+    let mut replay = Replay::new(expected, 1);
+    let mut visit = |journal: &Journal, group: &Group| {
         let effects = replay.group(journal, group).map_err(read_failed)?;
         found.all_bytes = journal.bytes();
         found.read_bytes = found.read_bytes.saturating_add(group.header.length());
@@ -453,6 +453,7 @@ pub fn rebuild(directory: &Path) -> Result<Recovery, OpenError> {
     let seams = Seams::real(Arc::new(SystemClock), Arc::new(NoNotary));
     let home = home::take(seams.disk.as_ref(), directory, None, [0; 16])?;
     seal::remove(seams.disk.as_ref(), &home.outbox())?;
+    seams.maps.wipe(&home.outbox())?;
     let mut options = Options::new(directory, home.role.clone());
     let journal = Journal::new(Arc::clone(&seams.disk), home.journal(), home.store_id);
     // A segment of a group that is larger than any has its own size.

@@ -194,7 +194,7 @@ impl Writer {
         }
     }
 
-    /// Applies what is durable to the outbox and erases what is final, as [`run`](Self::run)'s second thread does by itself.
+    /// Erases what is final and applies what is durable to the outbox, as [`run`](Self::run)'s second thread does by itself.
     pub fn apply(&mut self) {
         apply(&self.shared);
     }
@@ -342,9 +342,10 @@ impl Writer {
         shared.groups.fetch_add(1, Ordering::Relaxed);
         shared.facts.fetch_add(written.len() as u64, Ordering::Relaxed);
         shared.recent.keep(recents.into_iter());
+        // Before the rows: whoever applies these erases those first.
+        shared.finals.lock().unwrap_or_else(PoisonError::into_inner).extend(&effects.finals);
         shared.outbox.publish(rows, self.journal.next_sequence());
         shared.lanes.publish(effects);
-        shared.finals.lock().unwrap_or_else(PoisonError::into_inner).extend(&effects.finals);
         Ok((first, written))
     }
 }
@@ -395,10 +396,9 @@ fn cannot_rebuild(shared: &Shared, error: MapError) {
 }
 
 fn apply(shared: &Shared) {
-    if let Err(error) = shared.outbox.apply() {
-        return cannot_rebuild(shared, error);
+    if let Err(error) = shared.outbox.apply(|| shared.erase_finals()) {
+        cannot_rebuild(shared, error);
     }
-    shared.erase_finals();
 }
 
 fn refuse_all(calls: impl Iterator<Item = (usize, oneshot::Sender<Answers>)>, rejected: &Rejected) {

@@ -38,8 +38,8 @@ const SPARE_UNIT: u64 = 1024 * 1024;
 /// Compared with, which is faster than looking at each byte.
 static ZEROS: [u8; SEARCH_BYTES] = [0; SEARCH_BYTES];
 
-/// Takes each group in order, and whether the mark says that it was synced.
-pub(crate) type Visitor<'a> = dyn FnMut(&Journal, &Group, bool) -> Result<(), OpenError> + 'a;
+/// Takes each group in order. All before it were synced, as one group is written at a time; it may be the one that was not.
+pub(crate) type Visitor<'a> = dyn FnMut(&Journal, &Group) -> Result<(), OpenError> + 'a;
 
 /// A content beyond the mark that does not check. Damage, unless its message turns out to be final: then it was erased.
 #[derive(Debug)]
@@ -141,14 +141,21 @@ struct Walked {
     suspects: Vec<Suspect>,
 }
 
-/// Opens the journal in `folder`. With a visitor every segment is read and checked; without, only the last one, which is enough
-/// after a clean stop.
+/// What of a journal is read and checked when it is opened.
+pub(crate) enum Reading<'a> {
+    /// The last segment, which is enough after a clean stop.
+    Last,
+    /// From the segment with this sequence on, group by group.
+    From(u64, &'a mut Visitor<'a>),
+}
+
+/// Opens the journal in `folder`.
 pub(crate) fn open(
     disk: &Arc<dyn Disk>,
     folder: &Path,
     store_id: [u8; 16],
     segment_bytes: u32,
-    visitor: Option<&mut Visitor<'_>>,
+    reading: Reading<'_>,
 ) -> Result<Opened, OpenError> {
     let journal = Arc::new(Journal::new(Arc::clone(disk), folder.to_owned(), store_id));
     disk.create_dir(folder).map_err(io_failed("make", folder))?;
@@ -169,7 +176,7 @@ pub(crate) fn open(
             Mark { segment: 1, ..Mark::default() }
         }
     };
-    let walked = walk(&journal, mark, visitor)?;
+    let walked = walk(&journal, mark, reading)?;
     let cut = settle(&walked.last, walked.file.as_ref(), &walked.end)?;
     let offset = walked.end.offset;
     let mark_file = disk.open(&mark_path, Access::Write).map_err(io_failed("open", &mark_path))?;
@@ -193,9 +200,9 @@ pub(crate) fn open(
 }
 
 /// Reads and checks a whole journal and changes nothing. Contents are the visitor's to check.
-pub(crate) fn inspect(journal: &Journal, visitor: &mut Visitor<'_>) -> Result<Inspected, OpenError> {
+pub(crate) fn inspect<'a>(journal: &Journal, visitor: &'a mut Visitor<'a>) -> Result<Inspected, OpenError> {
     let Some(mark) = find(journal)? else { return Ok(Inspected { next_sequence: 1, ..Inspected::default() }) };
-    let Walked { ends, last, file, end, next_sequence, .. } = walk(journal, mark, Some(visitor))?;
+    let Walked { ends, last, file, end, next_sequence, .. } = walk(journal, mark, Reading::From(1, visitor))?;
     let torn = torn(&last, file.as_ref(), &end)?;
     Ok(Inspected { torn, ends, next_sequence })
 }
@@ -214,11 +221,21 @@ pub(crate) fn check_rest(journal: &Journal, segment: &Segment, end: u64) -> Resu
     }
 }
 
-fn walk(journal: &Journal, mark: Mark, mut visitor: Option<&mut Visitor<'_>>) -> Result<Walked, OpenError> {
+/// The segment from which to read so that a sequence is met, and a group before the end, whose number says how it goes on: a last
+/// segment may have none yet, and a power cut leaves a mark that lags.
+fn segment_before(segments: &[Arc<Segment>], sequence: u64) -> usize {
+    let after = segments.partition_point(|segment| segment.first < sequence);
+    after.saturating_sub(1)
+}
+
+fn walk(journal: &Journal, mark: Mark, reading: Reading<'_>) -> Result<Walked, OpenError> {
     let segments = journal.segments();
-    let from = if visitor.is_some() { 0 } else { segments.len().saturating_sub(1) };
+    let (from, mut visitor) = match reading {
+        Reading::Last => (segments.len().saturating_sub(1), None),
+        Reading::From(sequence, visitor) => (segment_before(&segments, sequence), Some(visitor)),
+    };
     let first = segments.get(from).map_or(1, |segment| segment.first);
-    // Without the whole walk the mark, which a clean stop leaves exact, says which group comes next in an empty last segment.
+    // After a clean stop the mark, which it leaves exact, says which group comes next in an empty last segment.
     let next_group = if from == 0 { 1 } else { mark.group + 1 };
     let mut walk = Walk { journal, mark, next_sequence: first, next_group, suspects: Vec::new() };
     let (mut last, mut ends) = (None, Vec::new());
@@ -318,7 +335,7 @@ impl Walk<'_> {
                     // A later fact of the walk may ask for this one.
                     self.journal.set_durable(self.next_sequence - 1);
                     if let Some(visit) = visitor {
-                        visit(self.journal, &group, group.header.number <= self.mark.group)?;
+                        visit(self.journal, &group)?;
                     }
                     offset = offset.saturating_add(group.header.length());
                 }

@@ -1,5 +1,5 @@
 //! Maps in memory, for simulation and tests: kept by folder as long as the [`MemoryMaps`] lives, so that a reopened store finds
-//! its rows again.
+//! its rows again, all of them or, after [`MemoryMaps::lose_last`], those of the batch before.
 
 use std::{
     collections::BTreeMap,
@@ -18,10 +18,14 @@ pub struct MemoryMaps {
     maps: Arc<Mutex<BTreeMap<PathBuf, Arc<MemoryMap>>>>,
 }
 
+type Rows = (BTreeMap<Vec<u8>, Bytes>, Undo);
+/// What undoes the last batch.
+type Undo = Vec<RowChange>;
+
 /// One map in memory.
 #[derive(Debug)]
 pub(crate) struct MemoryMap {
-    rows: RwLock<BTreeMap<Vec<u8>, Bytes>>,
+    rows: RwLock<Rows>,
     /// It takes no further rows beyond so many.
     rows_max: usize,
 }
@@ -46,8 +50,27 @@ impl MemoryMaps {
         Self::default()
     }
 
+    /// What a kill may do to an engine that writes out a moment later: the last batch of each map is undone.
+    pub fn lose_last(&self) {
+        for map in self.locked().values() {
+            let mut locked = map.rows.write().unwrap_or_else(PoisonError::into_inner);
+            let (rows, undo) = &mut *locked;
+            for (key, value) in undo.drain(..) {
+                set(rows, key, value);
+            }
+        }
+    }
+
     fn locked(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Arc<MemoryMap>>> {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sets or removes a row. Returns what was there.
+fn set(rows: &mut BTreeMap<Vec<u8>, Bytes>, key: Vec<u8>, value: Option<Bytes>) -> Option<Bytes> {
+    match value {
+        Some(value) => rows.insert(key, value),
+        None => rows.remove(&key),
     }
 }
 
@@ -64,30 +87,34 @@ impl Maps for MemoryMaps {
 
 impl OrderedMap for MemoryMap {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MapError> {
-        Ok(self.rows.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
+        Ok(self.rows.read().unwrap_or_else(PoisonError::into_inner).0.get(key).cloned())
     }
 
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, MapError> {
         if from >= to {
             return Ok(Vec::new());
         }
-        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
-        let range = rows.range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(to)));
+        let locked = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        let range = locked.0.range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(to)));
         Ok(range.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
     fn apply(&self, changes: &mut dyn Iterator<Item = RowChange>) -> Result<(), MapError> {
-        let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
+        let mut locked = self.rows.write().unwrap_or_else(PoisonError::into_inner);
+        let (rows, undo) = &mut *locked;
         if rows.len() > self.rows_max {
             return Err(MapError(format!("more than {} rows, for which there is no memory", self.rows_max)));
         }
+        undo.clear();
         for (key, value) in changes {
-            match value {
-                Some(value) => rows.insert(key, value),
-                None => rows.remove(&key),
-            };
+            let before = set(rows, key.clone(), value);
+            undo.push((key, before));
         }
         Ok(())
+    }
+
+    fn is_whole(&self) -> Result<bool, MapError> {
+        Ok(true)
     }
 
     fn flush(&self) -> Result<(), MapError> {

@@ -1,7 +1,7 @@
 //! Rows in sorted files that never change, with sled as their root.
 //!
 //! ```text
-//! outbox/   sled: the position, which files hold (`m` rows), and the few rows that are written again and again
+//! outbox/   sled: the position, which files hold (`m` rows), the few rows that are written again and again, and their sum (`m` alone)
 //!           <number>.run: rows in order, removals among them; newer files lie over older ones
 //! ```
 //!
@@ -9,15 +9,19 @@
 //! order, costs a fraction of one. So what is few stays in sled, and the many travel in files, which are merged in the background
 //! until some ten are left.
 //!
-//! Knows: which kinds of rows are few, which part of a key is asked for. Never knows: what a row says. Invariants: a file counts
-//! from the batch of sled's that names it, so rows and position change together; a file goes only after sled has handed to the
-//! system the batch that no longer names it; no file is written over; whatever does not check is an error, and the whole is rebuilt
-//! from the journal.
+//! sled opens a damaged or shortened file of its own and says nothing, with rows missing. So each batch of the root's rows carries
+//! the sum of all their hashes: rows of one batch that are all there add up, and no others do.
 //!
-//! | a kill | leaves | opening |
+//! Knows: which kinds of rows are few, which part of a key is asked for. Never knows: what a row says. Invariants: a file counts
+//! from the batch of sled's that names it, so rows and position change together; a file is durable before it is named, and goes
+//! only when the batch that no longer names it is; no file is written over; whatever does not check is an error, and the whole is
+//! rebuilt from the journal.
+//!
+//! | a kill or power cut | leaves | opening |
 //! |---|---|---|
 //! | while a file is written | a file that no `m` row names | removes it |
 //! | after sled's batch, before sled wrote it out | the same, and an older position | removes it; the journal says the rest |
+//! | in a power cut, while sled wrote it out | that, or rows that do not add up | that, or says so: the journal says all |
 //! | after a merge, before its inputs are removed | files that no `m` row names | removes them |
 
 use std::{
@@ -47,6 +51,8 @@ static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// Begins the rows that name files.
 const MANIFEST: u8 = b'm';
+/// The sum of the root's other rows.
+const SUM: &[u8] = &[MANIFEST];
 /// What the files' names end in.
 pub(super) const EXTENSION: &str = "run";
 /// So many files of one size class become one.
@@ -81,6 +87,8 @@ struct RunMap {
     folder: PathBuf,
     shape: Shape,
     runs: RwLock<Runs>,
+    /// Of the root's rows; held while they change.
+    sum: Mutex<u64>,
     /// One merge at a time.
     merging: Mutex<()>,
 }
@@ -109,18 +117,35 @@ fn number_of(bytes: &[u8]) -> Result<u64, MapError> {
     Ok(u64::from_be_bytes(number))
 }
 
+/// Of a row of the root.
+fn hash_of(key: &[u8], value: &[u8]) -> u64 {
+    let mut row = Vec::with_capacity(key.len() + value.len() + 8);
+    row.extend_from_slice(&(key.len() as u64).to_le_bytes());
+    row.extend_from_slice(key);
+    row.extend_from_slice(value);
+    bloom::hash(&row)
+}
+
 impl RunMaps {
     /// Over a root, with the files that it names.
     fn over(&self, root: Arc<dyn OrderedMap>, folder: &Path) -> Result<RunMap, MapError> {
         let mut runs = Vec::new();
-        for (key, value) in root.scan(&[MANIFEST], &[MANIFEST + 1], usize::MAX)? {
+        let (mut sum, rows) = (0_u64, root.scan(&[], &[u8::MAX], usize::MAX)?);
+        for (key, value) in rows {
+            if key == SUM {
+                continue;
+            }
+            sum = sum.wrapping_add(hash_of(&key, &value));
+            if key.first() != Some(&MANIFEST) {
+                continue;
+            }
             let (order, number) = (number_of(key.get(1..).unwrap_or_default())?, number_of(&value)?);
             runs.push(Arc::new(Run::open(&run_path(folder, number), number, order)?));
         }
         let number = runs.iter().map(|run| run.number.max(run.order)).max().map_or(0, |last| last + 1);
         NUMBER.fetch_max(number, Ordering::Relaxed);
-        let runs = RwLock::new(Arc::new(runs));
-        Ok(RunMap { root, folder: folder.to_owned(), shape: self.shape, runs, merging: Mutex::default() })
+        let (runs, sum) = (RwLock::new(Arc::new(runs)), Mutex::new(sum));
+        Ok(RunMap { root, folder: folder.to_owned(), shape: self.shape, runs, sum, merging: Mutex::default() })
     }
 }
 
@@ -167,6 +192,29 @@ impl RunMap {
         RunWriter::create(run_path(&self.folder, number), number, self.shape.probe)
     }
 
+    /// Ends a file and makes it and its name durable, so that it may be named; none when it has no row.
+    fn finished(&self, writer: RunWriter, order: u64) -> Result<Option<Arc<Run>>, MapError> {
+        let Some(run) = writer.finish(order)? else { return Ok(None) };
+        run.sync()?;
+        fs::File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(failed("sync", &self.folder))?;
+        Ok(Some(Arc::new(run)))
+    }
+
+    /// Changes rows of the root, and their sum with them.
+    fn change_root(&self, mut changes: Vec<RowChange>) -> Result<(), MapError> {
+        let mut sum = self.sum.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut after = *sum;
+        for (key, value) in &changes {
+            let before = self.root.get(key)?.map_or(0, |value| hash_of(key, &value));
+            let now = value.as_ref().map_or(0, |value| hash_of(key, value));
+            after = after.wrapping_sub(before).wrapping_add(now);
+        }
+        changes.push((SUM.to_vec(), Some(Bytes::copy_from_slice(&after.to_le_bytes()))));
+        self.root.apply(&mut changes.into_iter())?;
+        *sum = after;
+        Ok(())
+    }
+
     /// Puts a new list in place of the present one.
     fn replace(&self, change: impl FnOnce(&[Arc<Run>]) -> Vec<Arc<Run>>) {
         let mut runs = self.runs.write().unwrap_or_else(PoisonError::into_inner);
@@ -198,18 +246,18 @@ impl RunMap {
                 writer.push(&key, value.as_deref())?;
             }
         }
-        let merged = writer.finish(newest.order)?.map(Arc::new);
+        let merged = self.finished(writer, newest.order)?;
         let named = merged.as_ref().map(|run| (manifest_key(run.order), Some(manifest_value(run.number))));
         let unnamed = inputs.iter().filter(|run| merged.as_ref().is_none_or(|merged| merged.order != run.order));
         let unnamed = unnamed.map(|run| (manifest_key(run.order), None));
-        self.root.apply(&mut named.into_iter().chain(unnamed))?;
+        self.change_root(named.into_iter().chain(unnamed).collect())?;
         self.replace(|runs| {
             let is_input = |run: &&Arc<Run>| (oldest.order..=newest.order).contains(&run.order);
             let before = runs.iter().take_while(|run| run.order < oldest.order);
             let after = runs.iter().skip_while(|run| run.order < oldest.order).skip_while(is_input);
             before.chain(&merged).chain(after).cloned().collect()
         });
-        // Until sled has written the new names out, a kill would bring back the old ones.
+        // Until sled's names are durable, a power cut would bring back the old ones.
         self.root.flush()?;
         inputs.iter().try_for_each(|run| fs::remove_file(&run.path).map_err(failed("remove", &run.path)))
     }
@@ -284,9 +332,10 @@ impl OrderedMap for RunMap {
             writer.push(&key, value.as_deref())?;
         }
         let order = writer.as_ref().map_or(0, |writer| writer.number);
-        let run = writer.map_or(Ok(None), |writer| writer.finish(order))?.map(Arc::new);
+        let run = writer.map_or(Ok(None), |writer| self.finished(writer, order))?;
         let named = run.as_ref().map(|run| (manifest_key(run.order), Some(manifest_value(run.number))));
-        self.root.apply(&mut few.into_iter().chain(named))?;
+        few.extend(named);
+        self.change_root(few)?;
         self.replace(|runs| runs.iter().chain(&run).cloned().collect());
         Ok(())
     }
@@ -303,9 +352,13 @@ impl OrderedMap for RunMap {
         Ok(true)
     }
 
+    fn is_whole(&self) -> Result<bool, MapError> {
+        let sum = self.sum.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(self.root.get(SUM)?.is_some_and(|said| *said == sum.to_le_bytes()))
+    }
+
+    /// The files are durable since they are named.
     fn flush(&self) -> Result<(), MapError> {
-        self.runs().iter().try_for_each(|run| run.sync())?;
-        fs::File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(failed("sync", &self.folder))?;
         self.root.flush()
     }
 

@@ -68,18 +68,59 @@ fn what_a_crash_kept_from_being_erased_is_erased_at_the_next_opening() {
 }
 
 #[test]
-fn a_hole_that_a_power_cut_undid_is_made_again() {
+fn a_hole_is_durable_before_the_position_that_says_so() {
+    for seed in 0..8 {
+        let lab = Lab::new();
+        let mut running = lab.open();
+        running.done(message(1, "inps").content(Bytes::from(CANARY.repeat(400))).change());
+        running.done(settle(1, Outcome::HandedOver));
+        running.writer.apply();
+        drop(running);
+        lab.disk.cut_power(seed);
+        assert_eq!(lab.open().recovery.rebuilt, None);
+        assert!(!is_on_disk(&lab.disk, CANARY.as_bytes()), "seed {seed}");
+    }
+}
+
+#[test]
+fn what_cannot_be_erased_keeps_its_rows_back_until_it_can() {
     let lab = Lab::new();
     let mut running = lab.open();
-    running.done(message(1, "inps").content(Bytes::from(CANARY.repeat(400))).change());
-    running.done(settle(1, Outcome::HandedOver));
+    running.commit(vec![canary(1), message(2, "inps").change()]);
     running.writer.apply();
+    running.done(settle(1, Outcome::HandedOver));
+    let (segment, gone) = (lab.segment(), Path::new("store/journal/gone"));
+    lab.disk.rename(&segment, gone).unwrap();
+    running.writer.apply();
+    assert!(running.writer.shared.outbox.unapplied() > 0);
+    assert_eq!(running.store.message(&id(1)).unwrap().unwrap().state, crate::MessageState::Final(Outcome::HandedOver));
+    lab.disk.rename(gone, &segment).unwrap();
+    running.writer.apply();
+    assert_eq!(running.writer.shared.outbox.unapplied(), 0);
     assert!(!is_on_disk(&lab.disk, CANARY.as_bytes()));
-    lab.disk.cut_power(1);
-    drop(running);
-    assert!(is_on_disk(&lab.disk, CANARY.as_bytes()), "the hole was not synced");
-    drop(lab.open());
-    assert!(!is_on_disk(&lab.disk, CANARY.as_bytes()));
+    assert_eq!(running.leasable("inps"), [2]);
+}
+
+#[test]
+fn an_opening_erases_what_was_accepted_before_the_position_and_ended_behind_it() {
+    for behind in [false, true] {
+        let lab = Lab::new();
+        let mut running = lab.open();
+        running.commit(vec![canary(1), message(2, "inps").change()]);
+        running.writer.apply();
+        running.done(settle(1, Outcome::HandedOver));
+        if behind {
+            running.writer.apply();
+        }
+        drop(running);
+        if behind {
+            lab.maps.lose_last();
+        }
+        let running = lab.open();
+        assert_eq!(running.recovery.rebuilt, None);
+        assert!(!is_on_disk(&lab.disk, CANARY.as_bytes()));
+        assert_eq!(running.leasable("inps"), [2]);
+    }
 }
 
 #[test]

@@ -18,8 +18,8 @@ enum Action {
     Pass { ms: i64 },
     Apply,
     Restart,
-    Kill,
-    CutPower { seed: u64 },
+    Kill { behind: bool },
+    CutPower { seed: u64, behind: bool },
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -39,8 +39,8 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (1..100_i64).prop_map(|ms| Action::Pass { ms }),
         3 => Just(Action::Apply),
         1 => Just(Action::Restart),
-        1 => Just(Action::Kill),
-        1 => any::<u64>().prop_map(|seed| Action::CutPower { seed }),
+        1 => any::<bool>().prop_map(|behind| Action::Kill { behind }),
+        1 => any::<(u64, bool)>().prop_map(|(seed, behind)| Action::CutPower { seed, behind }),
     ]
 }
 
@@ -189,13 +189,14 @@ proptest! {
                     running = Some(lab.open());
                     prop_assert_eq!(&running.as_ref().unwrap().recovery.rebuilt, &None);
                 }
-                Action::Kill => {
+                Action::Kill { behind } | Action::CutPower { behind, .. } => {
+                    if let Action::CutPower { seed, .. } = *action {
+                        lab.disk.cut_power(seed);
+                    }
                     drop(running.take());
-                    running = Some(lab.open());
-                }
-                Action::CutPower { seed } => {
-                    lab.disk.cut_power(seed);
-                    drop(running.take());
+                    if behind {
+                        lab.maps.lose_last();
+                    }
                     running = Some(lab.open());
                 }
                 Action::Accept { number, other: true, .. } if !model.messages.iter().any(|m| m.number == number) => {}

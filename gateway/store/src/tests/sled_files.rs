@@ -112,6 +112,50 @@ fn a_bit_or_a_cut_anywhere_in_the_outboxs_files_is_named_and_the_outbox_is_made_
 }
 
 #[test]
+fn after_a_kill_the_outbox_is_completed_and_made_anew_where_a_bit_or_a_cut_shows() {
+    let (site, kept) = (Site::new(), Site::new());
+    let mut running = site.open();
+    running.commit((1..=300).map(change).collect());
+    running.writer.apply();
+    running.commit((1..=40).map(|sequence| settle(sequence, Outcome::HandedOver)).collect());
+    running.writer.apply();
+    running.writer.shared.outbox.tidy().unwrap();
+    running.commit((301..=320).map(change).collect());
+    let rows = running.rows();
+    drop(running);
+    copy(&site.store(), &kept.store());
+    let running = site.open();
+    assert_eq!((running.recovery.rebuilt.clone(), running.rows()), (None, rows.clone()), "completed");
+    drop(running);
+    let files: Vec<_> = fs::read_dir(kept.outbox()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let files: Vec<_> = files.into_iter().filter(|path| path.is_file()).collect();
+    assert!(files.len() >= 3, "{files:?}");
+    let mut rebuilt = 0;
+    for kept_file in files {
+        let whole = fs::read(&kept_file).unwrap();
+        let file = site.outbox().join(kept_file.file_name().unwrap());
+        let places = (0..12).map(|i| whole.len() * i / 12).chain([whole.len() - 1]);
+        for (at, cut) in places.flat_map(|at| [(at, false), (at, true)]) {
+            let what = format!("{} at {at}, {}", file.display(), if cut { "cut" } else { "flipped" });
+            fs::remove_dir_all(site.store()).unwrap();
+            copy(&kept.store(), &site.store());
+            let mut bytes = whole.clone();
+            if cut {
+                bytes.truncate(at)
+            } else {
+                bytes[at] ^= 0x04
+            }
+            fs::write(&file, bytes).unwrap();
+            let running = site.open();
+            assert_eq!(running.rows(), rows, "{what}");
+            rebuilt += u32::from(running.recovery.rebuilt.is_some() || running.store.health().rebuilds > 0);
+            drop(running);
+        }
+    }
+    assert!(rebuilt > 10, "{rebuilt}: what was damaged was hardly noticed");
+}
+
+#[test]
 fn an_outbox_of_an_older_day_is_made_anew_equal_row_by_row() {
     let site = Site::new();
     left_clean(&site);
