@@ -212,7 +212,7 @@ impl Gateway {
             keyring: Arc::new(Keyring::new(trust.clone())),
             holds: Holds::new(held(&store)),
             parts: Parts::load(&store),
-            waiting: Waiting::load(&store, config.institutions.iter().map(|institution| institution.name.as_str())),
+            waiting: Waiting::load(&store),
             presence: Arc::new(Presence::default()),
             started_ms: clock.now_ms(),
             config,

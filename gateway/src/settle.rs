@@ -54,8 +54,14 @@ pub async fn settle(
     let changes =
         asked.iter().filter_map(|(_, asked)| asked.as_ref().ok().and_then(Asked::change).cloned()).collect::<Vec<_>>();
     fail::fail_point!("settle.received");
-    let mut done =
-        if changes.is_empty() { Vec::new().into_iter() } else { hub.store.commit(changes).await.into_iter() };
+    // Nobody waits for the end of a notice, and a kill before it only shows it once more.
+    let patient = asked.iter().all(|(_, asked)| matches!(asked, Ok(Asked::Nothing | Asked::Notice { .. }) | Err(_)));
+    let done = match changes.is_empty() {
+        true => Vec::new(),
+        false if patient => hub.store.commit_with_next(changes).await,
+        false => hub.store.commit(changes).await,
+    };
+    let mut done = done.into_iter();
     let mut answers = Vec::with_capacity(asked.len());
     for (delivery_id, asked) in asked {
         let outcome = match asked {

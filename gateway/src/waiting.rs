@@ -1,5 +1,5 @@
 //! How many bytes of sealed contents each issuer has waiting here, so that nobody fills the disk of all: what is accepted is charged, what
-//! is final is given back, what an operator has yet to decide stays charged. A sum in memory, counted anew at each start. It knows
+//! is final is given back, what an operator has yet to decide stays charged. A sum in memory, begun with what the store has at the start. It knows
 //! lengths; never contents.
 
 use std::{
@@ -13,9 +13,6 @@ use tramite_proto::{
 };
 use tramite_store::{Done, Store, accepted};
 
-/// Rows read in one go at the start.
-const ROWS_AT_ONCE: usize = 1_000;
-
 /// The bytes of each issuer.
 #[derive(Debug, Default)]
 pub struct Waiting {
@@ -23,31 +20,13 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// What waits in those queues.
+    /// What waits when the gateway starts.
     #[must_use]
-    pub fn load<'a>(store: &Store, queues: impl IntoIterator<Item = &'a str>) -> Self {
-        let waiting = Self::default();
-        for queue in queues {
-            let mut after = 0;
-            while let Some(last) = waiting.load_page(store, queue, after) {
-                after = last;
-            }
-        }
-        waiting
-    }
-
-    /// The sequence of the last row of a page; none at the end.
-    fn load_page(&self, store: &Store, queue: &str, after: u64) -> Option<u64> {
-        let rows = store.messages(queue, after, ROWS_AT_ONCE).inspect_err(|error| {
-            tracing::error!(queue, %error, "what waits could not be counted; its issuers are charged less");
+    pub fn load(store: &Store) -> Self {
+        let charges = store.charges().inspect_err(|error| {
+            tracing::error!(%error, "what waits could not be read; its issuers are charged less");
         });
-        let rows = rows.ok()?;
-        for row in &rows {
-            if let Some((issuer, bytes)) = store.fact(row.sequence).ok().as_deref().and_then(charge) {
-                *self.lock().entry(issuer.to_owned()).or_default() += bytes;
-            }
-        }
-        rows.last().map(|row| row.sequence)
+        Self { bytes: Mutex::new(charges.unwrap_or_default().into_iter().collect()) }
     }
 
     /// Charges what is about to be accepted.

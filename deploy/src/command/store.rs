@@ -134,7 +134,9 @@ fn verified_text(store: &Path, found: &Verification, output: Output) -> String {
     }
     lines.push(match found.clean {
         true => format!("  outbox: {} rows compared with the journal", found.rows),
-        false => "  outbox: not left clean, so the next start rebuilds it from the journal".to_owned(),
+        false => {
+            "  outbox: not left clean, so the next start completes it from the journal, or makes it anew".to_owned()
+        }
     });
     lines.join("\n")
 }
@@ -184,8 +186,11 @@ fn stat_value(store: &Path, found: &Stat) -> Value {
 }
 
 fn stat_text(store: &Path, found: &Stat, output: Output) -> String {
-    let left =
-        if found.clean { "stopped in order" } else { "not stopped in order: its outbox is rebuilt at the next start" };
+    let left = if found.clean {
+        "stopped in order"
+    } else {
+        "not stopped in order: the next start completes its outbox from the journal, or makes it anew"
+    };
     let last = if found.last_sequence == 0 { String::new() } else { format!(" at {}", clock_time(found.last_ms)) };
     let mut files = output.table(&["files", "number", "length", "on the disk"]);
     let sizes = [

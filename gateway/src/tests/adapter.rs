@@ -37,6 +37,8 @@ pub(super) struct Adapter {
     pub(super) key: PublicKey,
     pub(super) clock: TestClock,
     pub(super) chain: Vec<Vec<u8>>,
+    /// When its key records were made: the same number is the same record.
+    born_s: i64,
 }
 
 /// What a message is to say; the rest is made up.
@@ -83,12 +85,13 @@ impl Adapter {
             signer: loaded.signer,
             key: key.public_key(kid),
             clock: world.clock.clone(),
+            born_s: world.clock.now_s(),
             chain: loaded.chain,
         }
     }
 
     pub(super) async fn publish(&self, seq: u64) -> Result<bool, Refused> {
-        let now = self.clock.now_s();
+        let now = self.born_s;
         let record = KeyRecord {
             iss: name(&self.name),
             seq,

@@ -29,7 +29,7 @@ use tramite_store::disk::Disk;
 use crate::{Config, Ended, Gateway, Running, Surroundings};
 
 /// How long a test waits for what must come.
-pub(super) const SOON: Duration = Duration::from_secs(20);
+pub(super) const SOON: Duration = Duration::from_secs(60);
 
 /// The system's clock and an offset.
 #[derive(Debug, Clone, Default)]

@@ -6,6 +6,7 @@
 use std::{fmt::Debug, path::Path, sync::Arc};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 mod btree;
 mod runs;
@@ -19,11 +20,14 @@ pub use self::{
 };
 use crate::error::MapError;
 
+/// A key: those of up to so many bytes, which are nearly all, stand in place.
+pub type Key = SmallVec<[u8; 48]>;
+
 /// A key and its value.
-pub type Pair = (Vec<u8>, Bytes);
+pub type Pair = (Key, Bytes);
 
 /// One change to a row: its new value, or none when it is removed.
-pub type RowChange = (Vec<u8>, Option<Bytes>);
+pub type RowChange = (Key, Option<Bytes>);
 
 /// An ordered map of rows.
 pub trait OrderedMap: Send + Sync + Debug {

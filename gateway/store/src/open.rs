@@ -72,6 +72,7 @@ pub(crate) fn open(options: Options, seams: Seams, home: Home) -> Result<(Store,
     let recovery =
         Recovery { created: opened.created, cut: opened.cut, rebuilt, sequence: end - 1, last_ms: last_ms(&journal)? };
     let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+    let (patient_sender, patient) = mpsc::channel(COMMANDS_MAX);
     let parts = Arc::new(Parts::new(Arc::clone(&disk), Arc::clone(&seams.clock), home.parts()));
     // A part that a killed process put in place is called there from now on, by whoever asks.
     parts.sync_names().map_err(io_failed("sync", &home.parts()))?;
@@ -95,9 +96,15 @@ pub(crate) fn open(options: Options, seams: Seams, home: Home) -> Result<(Store,
     });
     home::sweep_parts(&shared, true);
     report(&shared, &recovery);
-    let writer =
-        Writer { shared: Arc::clone(&shared), notary: seams.notary, journal: opened.writer, commands, held: None };
-    Ok((Store::new(shared, sender), writer, recovery))
+    let writer = Writer {
+        shared: Arc::clone(&shared),
+        notary: seams.notary,
+        journal: opened.writer,
+        commands,
+        patient,
+        held: None,
+    };
+    Ok((Store::new(shared, sender, patient_sender), writer, recovery))
 }
 
 /// What waits in all queues, dead letters included.

@@ -28,7 +28,7 @@ use bytes::Bytes;
 use crate::{
     error::{MapError, ReadError},
     journal::{Group, Journal},
-    map::{Maps, MemoryMap, OrderedMap, Pair},
+    map::{Key, Maps, MemoryMap, OrderedMap, Pair},
     overlay::{Over, Overlay, Rows},
     project::{Draft, Effects, Facts},
     rows,
@@ -359,7 +359,7 @@ impl Outbox {
                 let layers = self.read();
                 (Arc::clone(&layers.base), layers.generation)
             };
-            let position = (rows::POSITION.to_vec(), Some(rows::number(end)));
+            let position = (Key::from_slice(rows::POSITION), Some(rows::number(end)));
             let applied = base.apply(&mut rows.changes().chain(std::iter::once(position)));
             if let Err(error) = applied {
                 self.heal(&error, generation)?;
@@ -501,7 +501,7 @@ impl<'a> Replay<'a> {
 
     /// Writes what waits, in one batch with its position.
     pub(crate) fn write(&mut self) -> Result<(), MapError> {
-        let position = (rows::POSITION.to_vec(), Some(rows::number(self.end)));
+        let position = (Key::from_slice(rows::POSITION), Some(rows::number(self.end)));
         self.base.apply(&mut self.rows.changes().chain(std::iter::once(position)))?;
         self.rows = Overlay::default();
         Ok(())

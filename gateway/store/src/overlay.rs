@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::{
     error::MapError,
-    map::{OrderedMap, Pair, RowChange},
+    map::{Key, OrderedMap, Pair, RowChange},
 };
 
 /// Asked for beyond what is wanted, so that a few removed rows cost no second look below.
@@ -46,7 +46,7 @@ struct Entry {
 /// Changes laid over rows.
 #[derive(Debug, Default)]
 pub(crate) struct Overlay {
-    rows: BTreeMap<Vec<u8>, Entry>,
+    rows: BTreeMap<Key, Entry>,
 }
 
 impl Overlay {
@@ -60,16 +60,16 @@ impl Overlay {
     }
 
     /// Sets a row, which may be there below.
-    pub(crate) fn put(&mut self, key: Vec<u8>, value: Bytes) {
+    pub(crate) fn put(&mut self, key: Key, value: Bytes) {
         self.set(key, value, false);
     }
 
     /// Sets a row of which the caller knows that it is not there below.
-    pub(crate) fn put_new(&mut self, key: Vec<u8>, value: Bytes) {
+    pub(crate) fn put_new(&mut self, key: Key, value: Bytes) {
         self.set(key, value, true);
     }
 
-    fn set(&mut self, key: Vec<u8>, value: Bytes, fresh: bool) {
+    fn set(&mut self, key: Key, value: Bytes, fresh: bool) {
         match self.rows.entry(key) {
             btree_map::Entry::Occupied(mut there) => there.get_mut().value = Some(value),
             btree_map::Entry::Vacant(place) => {
@@ -78,7 +78,7 @@ impl Overlay {
         }
     }
 
-    pub(crate) fn remove(&mut self, key: Vec<u8>) {
+    pub(crate) fn remove(&mut self, key: Key) {
         match self.rows.entry(key) {
             btree_map::Entry::Occupied(there) if there.get().fresh => {
                 there.remove();
@@ -110,7 +110,7 @@ impl Overlay {
         self.rows.iter().map(|(key, entry)| (key.clone(), entry.value.clone()))
     }
 
-    fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> impl Iterator<Item = (&'a Vec<u8>, &'a Option<Bytes>)> + use<'a> {
+    fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> impl Iterator<Item = (&'a Key, &'a Option<Bytes>)> + use<'a> {
         let bounds = (Bound::Included(from), Bound::Excluded(to));
         self.rows.range::<[u8], _>(bounds).map(|(key, entry)| (key, &entry.value))
     }
@@ -132,14 +132,14 @@ impl Rows for Over<'_> {
 
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, MapError> {
         let mut found = Vec::new();
-        let mut cursor = from.to_vec();
+        let mut cursor = Key::from_slice(from);
         while found.len() < limit && cursor.as_slice() < to {
             let asked = (limit - found.len()).saturating_add(SPARE);
             let below = self.below.scan(&cursor, to, asked)?;
             // The keys up to here are all known; those after a full answer are not.
             let end = match below.last() {
                 Some((key, _)) if below.len() == asked => successor(key),
-                _ => to.to_vec(),
+                _ => Key::from_slice(to),
             };
             merge_into(&mut found, self.upper.range(&cursor, &end), below, limit);
             cursor = end;
@@ -149,8 +149,8 @@ impl Rows for Over<'_> {
 }
 
 /// The least key after `key`.
-pub(crate) fn successor(key: &[u8]) -> Vec<u8> {
-    let mut next = key.to_vec();
+pub(crate) fn successor(key: &[u8]) -> Key {
+    let mut next = Key::from_slice(key);
     next.push(0);
     next
 }
@@ -158,7 +158,7 @@ pub(crate) fn successor(key: &[u8]) -> Vec<u8> {
 /// Merges two ordered runs; on the same key the upper one counts. Stops at `limit`.
 fn merge_into<'a>(
     found: &mut Vec<Pair>,
-    upper: impl Iterator<Item = (&'a Vec<u8>, &'a Option<Bytes>)>,
+    upper: impl Iterator<Item = (&'a Key, &'a Option<Bytes>)>,
     below: Vec<Pair>,
     limit: usize,
 ) {
@@ -186,10 +186,10 @@ mod tests {
 
     use super::*;
 
-    fn overlay(changes: &[(u8, Option<u8>)], base: &BTreeMap<Vec<u8>, Bytes>) -> Overlay {
+    fn overlay(changes: &[(u8, Option<u8>)], base: &BTreeMap<Key, Bytes>) -> Overlay {
         let mut overlay = Overlay::default();
         for (key, value) in changes {
-            let key = vec![*key];
+            let key = Key::from_slice(&[*key]);
             match value {
                 Some(value) if base.contains_key(&key) || overlay.rows.contains_key(&key) => {
                     overlay.put(key, Bytes::copy_from_slice(&[*value]));
@@ -201,7 +201,7 @@ mod tests {
         overlay
     }
 
-    fn plain(rows: &BTreeMap<Vec<u8>, Bytes>) -> std::sync::Arc<dyn OrderedMap> {
+    fn plain(rows: &BTreeMap<Key, Bytes>) -> std::sync::Arc<dyn OrderedMap> {
         use crate::map::{Maps as _, MemoryMaps};
         let map = MemoryMaps::new().open(std::path::Path::new("m")).unwrap();
         map.apply(&mut rows.iter().map(|(k, v)| (k.clone(), Some(v.clone())))).unwrap();
@@ -216,32 +216,32 @@ mod tests {
             upper in proptest::collection::vec((0_u8..20, any::<Option<u8>>()), 0..30),
             from in 0_u8..20, to in 0_u8..21, limit in 0_usize..8,
         ) {
-            let base: BTreeMap<_, _> = base.iter().map(|(k, v)| (vec![*k], Bytes::copy_from_slice(&[*v]))).collect();
+            let base: BTreeMap<_, _> = base.iter().map(|(k, v)| (Key::from_slice(&[*k]), Bytes::copy_from_slice(&[*v]))).collect();
             let map = plain(&base);
             let below = map.as_ref();
             let mut model = base.clone();
             for (key, value) in lower.iter().chain(&upper) {
                 match value {
-                    Some(value) => model.insert(vec![*key], Bytes::copy_from_slice(&[*value])),
-                    None => model.remove(&vec![*key]),
+                    Some(value) => model.insert(Key::from_slice(&[*key]), Bytes::copy_from_slice(&[*value])),
+                    None => model.remove([*key].as_slice()),
                 };
             }
             let mut tail = overlay(&lower, &base);
             let mut after_lower = base.clone();
             for (key, value) in &lower {
                 match value {
-                    Some(value) => after_lower.insert(vec![*key], Bytes::copy_from_slice(&[*value])),
-                    None => after_lower.remove(&vec![*key]),
+                    Some(value) => after_lower.insert(Key::from_slice(&[*key]), Bytes::copy_from_slice(&[*value])),
+                    None => after_lower.remove([*key].as_slice()),
                 };
             }
             let group = overlay(&upper, &after_lower);
-            let expected: Vec<Pair> = model.iter().filter(|(k, _)| **k >= vec![from] && **k < vec![to])
+            let expected: Vec<Pair> = model.iter().filter(|(k, _)| k.as_slice() >= [from].as_slice() && k.as_slice() < [to].as_slice())
                 .take(limit).map(|(k, v)| (k.clone(), v.clone())).collect();
             {
                 let lower = Over { upper: &tail, below: &below };
                 let all = Over { upper: &group, below: &lower };
                 prop_assert_eq!(&all.scan(&[from], &[to], limit).unwrap(), &expected);
-                prop_assert_eq!(all.get(&[from]).unwrap(), model.get(&vec![from]).cloned());
+                prop_assert_eq!(all.get(&[from]).unwrap(), model.get([from].as_slice()).cloned());
             }
             tail.merge(group);
             prop_assert_eq!(&Over { upper: &tail, below: &below }.scan(&[from], &[to], limit).unwrap(), &expected);
@@ -253,8 +253,8 @@ mod tests {
     #[test]
     fn a_row_that_comes_and_goes_leaves_no_trace() {
         let (mut tail, mut group) = (Overlay::default(), Overlay::default());
-        tail.put_new(vec![1], Bytes::new());
-        group.remove(vec![1]);
+        tail.put_new(Key::from_slice(&[1]), Bytes::new());
+        group.remove(Key::from_slice(&[1]));
         tail.merge(group);
         assert_eq!(tail.len(), 0);
     }

@@ -15,8 +15,9 @@ use tramite_proto::{
 
 use crate::{
     error::{MapError, ReadError},
+    map::{Key, Pair},
     overlay::{Over, Overlay, Rows},
-    rows::{self, CaseValue, ClockRow, IdRow, ItemRow, QueueRow, RequestRow},
+    rows::{self, CaseValue, ChargeRow, ClockRow, IdRow, ItemRow, QueueRow, RequestRow},
 };
 
 /// A clock that jumps further than this between two facts is not believed: ids are kept until [`CLOCK_CONFIRMED`] is recorded.
@@ -58,7 +59,7 @@ impl Rows for Draft<'_> {
         Over { upper: &self.upper, below: self.below }.get(key)
     }
 
-    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<crate::map::Pair>, MapError> {
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, MapError> {
         Over { upper: &self.upper, below: self.below }.scan(from, to, limit)
     }
 }
@@ -132,8 +133,11 @@ impl<'a> Draft<'a> {
             case_id: fact.case_id.clone(),
             expires_ms: fact.expires_ms,
             accepted_ms: at_ms,
+            bytes: fact.content.as_ref().map_or(0, |content| content.length),
+            issuer: fact.return_to.clone(),
             ..ItemRow::default()
         };
+        self.charge(&item, u64::saturating_add)?;
         let first = fact.order.is_empty() || self.first_in_order(&fact.queue, &fact.order)?.is_none();
         if !fact.order.is_empty() {
             self.upper.put_new(rows::order(&fact.queue, &fact.order, sequence), Bytes::new());
@@ -177,6 +181,17 @@ impl<'a> Draft<'a> {
         let mut counts: QueueRow = row(self, &key)?.unwrap_or_default();
         change(&mut counts);
         self.upper.put(key, rows::encode(&counts));
+        Ok(())
+    }
+
+    /// Adds what a message weighs to what its issuer has waiting, or takes it away.
+    fn charge(&mut self, item: &ItemRow, change: fn(u64, u64) -> u64) -> Result<(), MapError> {
+        if item.bytes == 0 || item.issuer.is_empty() {
+            return Ok(());
+        }
+        let key = rows::charge(&item.issuer);
+        let held: ChargeRow = row(self, &key)?.unwrap_or_default();
+        self.upper.put(key, rows::encode(&ChargeRow { bytes: change(held.bytes, item.bytes.into()) }));
         Ok(())
     }
 
@@ -266,7 +281,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn dead_lettered(&mut self, key: Vec<u8>, mut item: ItemRow, fact: &Settled) -> Result<(), MapError> {
+    fn dead_lettered(&mut self, key: Key, mut item: ItemRow, fact: &Settled) -> Result<(), MapError> {
         self.make_unready(&fact.queue, fact.sequence, &mut item);
         if item.expires_ms > 0 {
             self.upper.remove(rows::expiry(item.expires_ms, fact.sequence));
@@ -281,7 +296,7 @@ impl<'a> Draft<'a> {
     }
 
     /// It is final: its rows go, and what waited behind it in its order may follow.
-    fn ended(&mut self, sequence: u64, key: Vec<u8>, mut item: ItemRow, fact: &Settled) -> Result<(), MapError> {
+    fn ended(&mut self, sequence: u64, key: Key, mut item: ItemRow, fact: &Settled) -> Result<(), MapError> {
         let queue = &fact.queue;
         self.make_unready(queue, fact.sequence, &mut item);
         self.upper.remove(key);
@@ -306,6 +321,7 @@ impl<'a> Draft<'a> {
         if item.id.is_empty() {
             return Ok(());
         }
+        self.charge(&item, u64::saturating_sub)?;
         self.effects.finals.push(fact.sequence);
         let id_key = rows::id(&item.id);
         let Some(id) = row::<IdRow>(self, &id_key)?.filter(|id| id.sequence == fact.sequence) else { return Ok(()) };
@@ -387,7 +403,7 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         self.minute = Some(minute);
-        self.upper.put(rows::CLOCK.to_vec(), rows::encode(&ClockRow { minute }));
+        self.upper.put(Key::from_slice(rows::CLOCK), rows::encode(&ClockRow { minute }));
         let end = rows::forget(minute, &[]);
         loop {
             let over = self.scan(&rows::forget(0, &[]), &end, FORGET_AT_ONCE)?;

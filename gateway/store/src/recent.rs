@@ -26,7 +26,8 @@ pub(crate) struct Recent {
 
 #[derive(Debug, Default)]
 struct Kept {
-    by_sequence: BTreeMap<u64, Recent>,
+    /// Each with its bytes, as far as they count.
+    by_sequence: BTreeMap<u64, (Recent, usize)>,
     bytes: usize,
 }
 
@@ -55,25 +56,27 @@ impl RecentFacts {
     pub(crate) fn keep(&self, recents: impl Iterator<Item = (u64, Recent)>) {
         let mut kept = self.locked();
         for (sequence, recent) in recents {
-            kept.bytes += size(&recent);
-            kept.by_sequence.insert(sequence, recent);
+            let bytes = size(&recent);
+            kept.bytes += bytes;
+            kept.by_sequence.insert(sequence, (recent, bytes));
         }
         while kept.bytes > self.bytes_max {
-            let Some((_, oldest)) = kept.by_sequence.pop_first() else { break };
-            kept.bytes = kept.bytes.saturating_sub(size(&oldest));
+            let Some((_, (_, bytes))) = kept.by_sequence.pop_first() else { break };
+            kept.bytes = kept.bytes.saturating_sub(bytes);
         }
     }
 
     pub(crate) fn get(&self, sequence: u64) -> Option<Recent> {
-        self.locked().by_sequence.get(&sequence).cloned()
+        self.locked().by_sequence.get(&sequence).map(|(recent, _)| recent.clone())
     }
 
     /// Lets the content of a final one go; its fact may be asked for by a repeat or a notice. Returns where the content stands.
     pub(crate) fn drop_content(&self, sequence: u64) -> Option<Recent> {
         let mut kept = self.locked();
-        let there = kept.by_sequence.get_mut(&sequence)?;
+        let (there, bytes) = kept.by_sequence.get_mut(&sequence)?;
         let before = there.clone();
         (there.content, there.place) = (Bytes::new(), None);
+        *bytes = bytes.saturating_sub(before.content.len());
         kept.bytes = kept.bytes.saturating_sub(before.content.len());
         Some(before)
     }

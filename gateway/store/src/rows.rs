@@ -11,6 +11,7 @@
 //! | `x` queue 0 sequence | | dead letters |
 //! | `e` expires sequence | | messages that expire |
 //! | `s` queue | [`QueueRow`] | counts |
+//! | `b` issuer | [`ChargeRow`] | bytes of its contents that wait |
 //! | `c` case | [`CaseValue`] | cases |
 //! | `d` deadline, case | | cases that expire |
 //! | `t` case, sequence | | a case's facts |
@@ -26,11 +27,14 @@
 use bytes::Bytes;
 use prost::Message;
 
-use crate::{error::MapError, map::Shape};
+use crate::{
+    error::MapError,
+    map::{Key, Shape},
+};
 
-/// Counts, records, position and clock are few and written again and again; what is asked for by name is a whole key, or, of an
+/// Counts, charges, records, position and clock are few and written again and again; what is asked for by name is a whole key, or, of an
 /// order, a timeline and a history, all keys that differ in their last number.
-pub(crate) const SHAPE: Shape = Shape { few: b"mnpsy", probe };
+pub(crate) const SHAPE: Shape = Shape { few: b"bmnpsy", probe };
 
 fn probe(key: &[u8]) -> Option<&[u8]> {
     match key.first()? {
@@ -105,6 +109,20 @@ pub(crate) struct ItemRow {
     /// It has a `w` row: nothing of its order comes before it, and it is no dead letter.
     #[prost(bool, tag = "10")]
     pub(crate) ready: bool,
+    /// Bytes of its content.
+    #[prost(uint32, tag = "11")]
+    pub(crate) bytes: u32,
+    /// Whose they are; empty: nobody's who is charged.
+    #[prost(string, tag = "12")]
+    pub(crate) issuer: String,
+}
+
+/// What an issuer has waiting.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct ChargeRow {
+    /// Of contents whose messages are not final.
+    #[prost(uint64, tag = "1")]
+    pub(crate) bytes: u64,
 }
 
 /// A queue's counts.
@@ -184,8 +202,8 @@ fn time(ms: i64) -> [u8; 8] {
     u64::try_from(ms).unwrap_or(0).to_be_bytes()
 }
 
-fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+fn key(kind: u8, parts: &[&[u8]]) -> Key {
+    let mut key = Key::new();
     key.push(kind);
     for part in parts {
         key.extend_from_slice(part);
@@ -193,15 +211,15 @@ fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     key
 }
 
-pub(crate) fn id(id: &[u8]) -> Vec<u8> {
+pub(crate) fn id(id: &[u8]) -> Key {
     key(b'i', &[id])
 }
 
-pub(crate) fn request(id: &str) -> Vec<u8> {
+pub(crate) fn request(id: &str) -> Key {
     key(b'r', &[id.as_bytes()])
 }
 
-pub(crate) fn forget(minute: i64, id: &[u8]) -> Vec<u8> {
+pub(crate) fn forget(minute: i64, id: &[u8]) -> Key {
     key(b'k', &[&time(minute), id])
 }
 
@@ -210,11 +228,11 @@ pub(crate) fn forgotten(key: &[u8]) -> &[u8] {
     key.get(9..).unwrap_or_default()
 }
 
-pub(crate) fn item(queue: &str, sequence: u64) -> Vec<u8> {
+pub(crate) fn item(queue: &str, sequence: u64) -> Key {
     key(b'q', &[queue.as_bytes(), &[0], &sequence.to_be_bytes()])
 }
 
-pub(crate) fn ready(queue: &str, due_ms: i64, sequence: u64) -> Vec<u8> {
+pub(crate) fn ready(queue: &str, due_ms: i64, sequence: u64) -> Key {
     key(b'w', &[queue.as_bytes(), &[0], &time(due_ms), &sequence.to_be_bytes()])
 }
 
@@ -223,29 +241,33 @@ pub(crate) fn due_of(key: &[u8]) -> i64 {
     i64::try_from(number_at_end(key.get(..key.len().saturating_sub(8)).unwrap_or_default())).unwrap_or(i64::MAX)
 }
 
-pub(crate) fn order(queue: &str, order: &[u8], sequence: u64) -> Vec<u8> {
+pub(crate) fn order(queue: &str, order: &[u8], sequence: u64) -> Key {
     // One byte of length, as order keys have at most 64 bytes.
     let length = [u8::try_from(order.len()).unwrap_or(u8::MAX)];
     key(b'o', &[queue.as_bytes(), &[0], &length, order, &sequence.to_be_bytes()])
 }
 
-pub(crate) fn dead(queue: &str, sequence: u64) -> Vec<u8> {
+pub(crate) fn dead(queue: &str, sequence: u64) -> Key {
     key(b'x', &[queue.as_bytes(), &[0], &sequence.to_be_bytes()])
 }
 
-pub(crate) fn expiry(expires_ms: i64, sequence: u64) -> Vec<u8> {
+pub(crate) fn expiry(expires_ms: i64, sequence: u64) -> Key {
     key(b'e', &[&time(expires_ms), &sequence.to_be_bytes()])
 }
 
-pub(crate) fn queue(queue: &str) -> Vec<u8> {
+pub(crate) fn queue(queue: &str) -> Key {
     key(b's', &[queue.as_bytes()])
 }
 
-pub(crate) fn case(case: &[u8]) -> Vec<u8> {
+pub(crate) fn charge(issuer: &str) -> Key {
+    key(b'b', &[issuer.as_bytes()])
+}
+
+pub(crate) fn case(case: &[u8]) -> Key {
     key(b'c', &[case])
 }
 
-pub(crate) fn deadline(deadline_ms: i64, case: &[u8]) -> Vec<u8> {
+pub(crate) fn deadline(deadline_ms: i64, case: &[u8]) -> Key {
     key(b'd', &[&time(deadline_ms), case])
 }
 
@@ -254,15 +276,15 @@ pub(crate) fn case_of_deadline(key: &[u8]) -> &[u8] {
     key.get(9..).unwrap_or_default()
 }
 
-pub(crate) fn timeline(case: &[u8], sequence: u64) -> Vec<u8> {
+pub(crate) fn timeline(case: &[u8], sequence: u64) -> Key {
     key(b't', &[case, &sequence.to_be_bytes()])
 }
 
-pub(crate) fn history(sequence: u64, fact: u64) -> Vec<u8> {
+pub(crate) fn history(sequence: u64, fact: u64) -> Key {
     key(b'h', &[&sequence.to_be_bytes(), &fact.to_be_bytes()])
 }
 
-pub(crate) fn record(name: &str) -> Vec<u8> {
+pub(crate) fn record(name: &str) -> Key {
     key(b'n', &[name.as_bytes()])
 }
 
@@ -272,13 +294,13 @@ pub(crate) fn rest(key: &[u8]) -> &[u8] {
 }
 
 /// The least key after all that begin with `prefix`.
-pub(crate) fn after(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
+pub(crate) fn after(prefix: &[u8]) -> Key {
+    let mut end = Key::from_slice(prefix);
     while let Some(last) = end.pop() {
         if last < u8::MAX {
             end.push(last + 1);
             return end;
         }
     }
-    END.to_vec()
+    Key::from_slice(END)
 }

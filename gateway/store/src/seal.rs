@@ -19,7 +19,7 @@ use crate::{
 
 /// Files are read and checked in pieces of this size.
 const PIECE_BYTES: usize = 1024 * 1024;
-const MAGIC: &[u8; 8] = b"TRMCLEA1";
+const MAGIC: &[u8; 8] = b"TRMCLEA2";
 const NAME: &str = "clean";
 
 /// What the marker of a clean stop says.

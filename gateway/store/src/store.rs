@@ -3,7 +3,10 @@
 //! Knows: how a question becomes a command for the writer or a look at the rows. Never knows: what a message means. Invariant: what
 //! is handed out was checked against its journal record; a row that says otherwise is set aside, counted, and never handed out.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -30,11 +33,15 @@ mod read;
 /// A frame of 8 MiB, its evidence and its facts' frames.
 const COMMIT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// What nobody waits for waits so long at most: at one message at a time, until the next one comes.
+const PATIENCE: Duration = Duration::from_millis(20);
+
 /// A store. Clones are handles to the same one.
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(crate) shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
+    patient: mpsc::Sender<Command>,
 }
 
 /// What operators should hear of. Counted since opening.
@@ -73,8 +80,8 @@ fn weight(change: &Change) -> usize {
 }
 
 impl Store {
-    pub(crate) fn new(shared: Arc<Shared>, commands: mpsc::Sender<Command>) -> Self {
-        Self { shared, commands }
+    pub(crate) fn new(shared: Arc<Shared>, commands: mpsc::Sender<Command>, patient: mpsc::Sender<Command>) -> Self {
+        Self { shared, commands, patient }
     }
 
     /// Makes changes, all in one group: at most 512 and 16 MiB. Answers, in their order, only after the group's `fdatasync`.
@@ -110,15 +117,36 @@ impl Store {
         self.commit(vec![change]).await.pop().unwrap_or(Err(Rejected::Failed))
     }
 
+    /// Makes small changes that nobody waits for, as [`commit`](Self::commit) does, but in the group of whatever comes next, so that they
+    /// cost no `fdatasync` and hold up none; in one of their own after [`PATIENCE`].
+    pub async fn commit_with_next(&self, changes: Vec<Change>) -> Vec<Result<Done, Rejected>> {
+        let (count, bytes) = (changes.len(), changes.iter().map(weight).sum());
+        let (reply, mut answers) = oneshot::channel();
+        let sent = self.patient.send(Command::Commit { changes, bytes, reply }).await.is_ok();
+        let answered = match tokio::time::timeout(PATIENCE, &mut answers).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                // Without a writer there is no answer either.
+                drop(self.commands.send(Command::Wake).await);
+                answers.await
+            }
+        };
+        self.answered(answered.ok().filter(|_| sent), count)
+    }
+
     async fn ask(&self, changes: Vec<Change>, bytes: usize) -> Answers {
         let count = changes.len();
         let (reply, answers) = oneshot::channel();
         let sent = self.commands.send(Command::Commit { changes, bytes, reply }).await.is_ok();
-        match answers.await {
-            Ok(answers) if sent => answers,
+        self.answered(answers.await.ok().filter(|_| sent), count)
+    }
+
+    fn answered(&self, answers: Option<Answers>, count: usize) -> Answers {
+        match answers {
+            Some(answers) => answers,
             // The writer is gone, in order or not.
-            _ if self.shared.closing.load(Ordering::Acquire) => vec![Err(Rejected::Closing); count],
-            _ => vec![Err(Rejected::Failed); count],
+            None if self.shared.closing.load(Ordering::Acquire) => vec![Err(Rejected::Closing); count],
+            None => vec![Err(Rejected::Failed); count],
         }
     }
 

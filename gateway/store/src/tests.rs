@@ -188,7 +188,7 @@ impl Running {
     /// Every row but the position, which is where the map stands and not what it says.
     pub(crate) fn rows(&self) -> Vec<Pair> {
         let all = self.writer.shared.outbox.scan(&[], rows::END, usize::MAX).unwrap();
-        all.into_iter().filter(|(key, _)| key != rows::POSITION).collect()
+        all.into_iter().filter(|(key, _)| key.as_slice() != rows::POSITION).collect()
     }
 }
 

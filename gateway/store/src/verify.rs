@@ -27,7 +27,7 @@ use crate::{
     error::{Damage, MapError, OpenError, ReadError},
     home::{self, Home},
     journal::{self, Group, Inspected, Journal, read_failed},
-    map::{Maps, MemoryMaps, OrderedMap},
+    map::{Key, Maps, MemoryMaps, OrderedMap},
     open,
     options::{Cut, Options, Recovery, SEGMENT_BYTES_MIN, Seams, real_maps},
     outbox::Replay,
@@ -412,12 +412,12 @@ fn compare(
     found: &mut Verification,
 ) -> Result<(), MapError> {
     let actual = maps.open_copy(folder)?;
-    let mut from = Vec::new();
+    let mut from = Key::new();
     loop {
         let ours = expected.scan(&from, rows::END, COMPARE_AT_ONCE)?;
         let to = match ours.last() {
             Some((key, _)) if ours.len() == COMPARE_AT_ONCE => successor(key),
-            _ => rows::END.to_vec(),
+            _ => Key::from_slice(rows::END),
         };
         let theirs = actual.scan(&from, &to, usize::MAX)?;
         if ours != theirs {
@@ -428,7 +428,7 @@ fn compare(
             }
         }
         found.rows += theirs.len() as u64;
-        if to == rows::END {
+        if to.as_slice() == rows::END {
             return Ok(());
         }
         from = to;

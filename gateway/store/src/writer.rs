@@ -41,7 +41,7 @@ const GROUP_BYTES: usize = 8 * 1024 * 1024;
 const CHANGE_BYTES: usize = 512;
 /// Statements under one signature (FORMATS.md §1).
 const SIGNED_AT_ONCE_MAX: usize = tramite_proto::batch::BATCH_MAX;
-/// Calls that wait for the writer; more wait at their sender.
+/// Calls that wait for the writer, and as many that are patient; more wait at their sender.
 pub(crate) const COMMANDS_MAX: usize = 1024;
 
 /// One call's answer.
@@ -50,7 +50,13 @@ pub(crate) type Answers = Vec<Result<Done, Rejected>>;
 /// What the writer is asked.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Commit { changes: Vec<Change>, bytes: usize, reply: oneshot::Sender<Answers> },
+    Commit {
+        changes: Vec<Change>,
+        bytes: usize,
+        reply: oneshot::Sender<Answers>,
+    },
+    /// What is patient has waited long enough.
+    Wake,
     Close,
 }
 
@@ -101,6 +107,8 @@ pub struct Writer {
     pub(crate) notary: Arc<dyn Notary>,
     pub(crate) journal: JournalWriter,
     pub(crate) commands: mpsc::Receiver<Command>,
+    /// What rides with whatever comes next.
+    pub(crate) patient: mpsc::Receiver<Command>,
     /// A call that had no room in the group before.
     pub(crate) held: Option<Command>,
 }
@@ -208,6 +216,7 @@ impl Writer {
         while let Some(command) = self.held.take().or_else(|| self.commands.try_recv().ok()) {
             self.serve(command);
         }
+        self.serve(Command::Wake);
         if let Some(poisoned) = self.shared.failure.borrow().clone() {
             return Err(poisoned);
         }
@@ -225,6 +234,7 @@ impl Writer {
         let mut next = Some(first);
         while let Some(command) = next {
             match command {
+                Command::Wake => {}
                 Command::Close => {
                     self.shared.closing.store(true, Ordering::Release);
                     self.commands.close();
@@ -241,6 +251,13 @@ impl Writer {
                 }
             }
             next = self.commands.try_recv().ok();
+        }
+        // They are small, and few beside a group: one too many makes no large one.
+        while changes < GROUP_CHANGES_MAX && bytes < bytes_max {
+            let Ok(Command::Commit { changes: asked, bytes: weight, reply }) = self.patient.try_recv() else { break };
+            changes += asked.len();
+            bytes += weight;
+            commands.push((asked, reply));
         }
         if !commands.is_empty() {
             self.write(commands, bytes.saturating_add(changes.saturating_mul(CHANGE_BYTES)));
@@ -317,11 +334,10 @@ impl Writer {
             return Ok((first, Vec::new()));
         }
         sign(self.notary.as_ref(), now_ms, &mut facts).map_err(Rejected::NotSigned)?;
-        let appended = self.journal.append(
-            facts.iter().map(|new| &new.fact),
-            facts.iter().map(|new| &new.content),
-            facts.iter().map(|new| new.crc),
-        );
+        let crcs: Vec<u32> = facts.iter().map(|new| new.crc).collect();
+        let (mut facts, contents): (Vec<Fact>, Vec<Bytes>) =
+            facts.into_iter().map(|new| (new.fact, new.content)).unzip();
+        let appended = self.journal.append(&mut facts, &contents, &crcs);
         let places = appended.map_err(|e| match e {
             AppendError::Full => Rejected::Full,
             AppendError::TooLarge => Rejected::TooLarge { what: "group" },
@@ -332,10 +348,10 @@ impl Writer {
         })?;
         let mut written = Vec::with_capacity(facts.len());
         let mut recents = Vec::new();
-        for ((new, place), sequence) in facts.into_iter().zip(places).zip(first..) {
-            let fact = Arc::new(new.fact);
+        for (((fact, content), place), sequence) in facts.into_iter().zip(contents).zip(places).zip(first..) {
+            let fact = Arc::new(fact);
             if !matches!(fact.kind, Some(Kind::Recorded(_) | Kind::AttemptFailed(_))) {
-                recents.push((sequence, Recent { fact: Arc::clone(&fact), content: new.content, place }));
+                recents.push((sequence, Recent { fact: Arc::clone(&fact), content, place }));
             }
             written.push(fact);
         }

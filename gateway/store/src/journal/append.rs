@@ -85,16 +85,15 @@ impl JournalWriter {
     }
 
     /// Appends one group and syncs it. Returns where the contents stand, for each fact.
-    pub(crate) fn append<'a>(
+    pub(crate) fn append(
         &mut self,
-        facts: impl Iterator<Item = &'a Fact> + Clone,
-        contents: impl Iterator<Item = &'a Bytes> + Clone,
-        content_crcs: impl Iterator<Item = u32>,
+        facts: &mut [Fact],
+        contents: &[Bytes],
+        content_crcs: &[u32],
     ) -> Result<Vec<Option<Place>>, AppendError> {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let followed = facts.clone();
         let encoded =
-            encode_group(self.segment.seed, self.next_sequence, self.next_group, facts, contents.clone(), &mut buffer);
+            encode_group(self.segment.seed, self.next_sequence, self.next_group, facts, contents, &mut buffer);
         let header = encoded.map_err(|_| AppendError::TooLarge)?;
         if header.length() > GROUP_BYTES_MAX {
             return Err(AppendError::TooLarge);
@@ -116,25 +115,20 @@ impl JournalWriter {
         let mark = Mark { group: header.number, end: self.offset, segment: self.segment.first };
         self.mark.write_at(&mark.encode(), 0).map_err(|e| poisoned("write the mark", e))?;
         self.journal.set_durable(self.next_sequence - 1);
-        self.reserve.follow(followed);
+        self.reserve.follow(facts);
         self.buffer = buffer;
         Ok(places)
     }
 
-    fn places<'a>(
-        &self,
-        contents_at: u64,
-        contents: impl Iterator<Item = &'a Bytes>,
-        crcs: impl Iterator<Item = u32>,
-    ) -> Vec<Option<Place>> {
+    fn places(&self, contents_at: u64, contents: &[Bytes], crcs: &[u32]) -> Vec<Option<Place>> {
         let mut offset = self.offset.saturating_add(contents_at);
-        let place = |(content, crc): (&Bytes, u32)| {
+        let place = |(content, crc): (&Bytes, &u32)| {
             let length = u32::try_from(content.len()).unwrap_or(u32::MAX);
-            let place = Place { segment: self.segment.first, offset, length, crc };
+            let place = Place { segment: self.segment.first, offset, length, crc: *crc };
             offset = offset.saturating_add(u64::from(length));
             (length > 0).then_some(place)
         };
-        contents.zip(crcs).map(place).collect()
+        contents.iter().zip(crcs).map(place).collect()
     }
 
     /// Begins a segment that has room for `group` bytes, also when that is more than a segment usually holds.

@@ -9,41 +9,56 @@ use tramite_proto::pb::{
     journal::v1::{Fact, fact::Kind},
     statement::v1::Statement,
 };
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Begins a reference.
 const REFERENCE: char = '#';
 
-/// The batches of a group, in the order of their first use.
+/// The batches that were taken out of the facts of a group.
 #[derive(Debug, Default)]
-pub(super) struct Table<'a> {
-    pub(super) jws: Vec<&'a str>,
-    places: HashMap<&'a str, usize>,
+pub(super) struct Table {
+    /// Of each statement, in order.
+    taken: Vec<String>,
+    /// Those of them that are the first of their kind, in the order of their first use.
+    firsts: Vec<usize>,
 }
 
-impl<'a> Table<'a> {
-    /// The table of these facts.
-    pub(super) fn of(facts: impl Iterator<Item = &'a Fact>) -> Self {
+impl Table {
+    /// Takes the batches out of facts that are to be written and puts references there; [`put_back`](Self::put_back) undoes it.
+    pub(super) fn take(facts: &mut [Fact]) -> Self {
         let mut table = Self::default();
-        for statement in facts.flat_map(statements).flatten() {
-            let next = table.jws.len();
-            if let std::collections::hash_map::Entry::Vacant(free) = table.places.entry(&statement.jws) {
-                free.insert(next);
-                table.jws.push(&statement.jws);
-            }
+        let mut places: HashMap<u64, usize> = HashMap::new();
+        for statement in facts.iter_mut().flat_map(statements_mut).flatten() {
+            let jws = std::mem::take(&mut statement.jws);
+            let hash = xxh3_64(jws.as_bytes());
+            // Two batches with one hash would stand apart, which is allowed.
+            let known = places.get(&hash).copied().filter(|place| table.jws(*place) == Some(&jws));
+            let place = known.unwrap_or_else(|| {
+                places.insert(hash, table.firsts.len());
+                table.firsts.push(table.taken.len());
+                table.firsts.len() - 1
+            });
+            statement.jws = format!("{REFERENCE}{place}");
+            table.taken.push(jws);
         }
         table
     }
 
-    /// The fact as it is written: with references. `None`: it has no statement and is written as it is.
-    pub(super) fn refer(&self, fact: &Fact) -> Option<Fact> {
-        statements(fact).iter().flatten().next()?;
-        let mut referring = fact.clone();
-        for statement in statements_mut(&mut referring).into_iter().flatten() {
-            if let Some(place) = self.places.get(statement.jws.as_str()) {
-                statement.jws = format!("{REFERENCE}{place}");
-            }
+    fn jws(&self, place: usize) -> Option<&String> {
+        self.firsts.get(place).and_then(|first| self.taken.get(*first))
+    }
+
+    /// Each batch once.
+    pub(super) fn batches(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.firsts.iter().map(|first| self.taken.get(*first).map_or("", String::as_str))
+    }
+
+    /// Makes the facts what they were.
+    pub(super) fn put_back(self, facts: &mut [Fact]) {
+        let statements = facts.iter_mut().flat_map(statements_mut).flatten();
+        for (statement, jws) in statements.zip(self.taken) {
+            statement.jws = jws;
         }
-        Some(referring)
     }
 }
 
@@ -58,16 +73,6 @@ pub(super) fn restore(fact: &mut Fact, jws: &[String]) -> Result<(), &'static st
 }
 
 /// The places at which a fact may have a statement.
-fn statements(fact: &Fact) -> [Option<&Statement>; 3] {
-    match &fact.kind {
-        Some(Kind::Accepted(it)) => [it.statement.as_ref(), it.evidence.as_ref(), it.receipt.as_ref()],
-        Some(Kind::Settled(it)) => [it.evidence.as_ref(), it.receipt.as_ref(), None],
-        Some(Kind::CaseExpired(it)) => [it.evidence.as_ref(), None, None],
-        Some(Kind::AttemptFailed(_) | Kind::Redriven(_) | Kind::Recorded(_)) | None => [None; 3],
-    }
-}
-
-/// The same, to be changed.
 fn statements_mut(fact: &mut Fact) -> [Option<&mut Statement>; 3] {
     match &mut fact.kind {
         Some(Kind::Accepted(it)) => [it.statement.as_mut(), it.evidence.as_mut(), it.receipt.as_mut()],

@@ -4,7 +4,7 @@
 //! Invariant: what decodes was encoded here, or is damage that collides with two CRC-32C. All integers little-endian.
 //! A group's checksums go on from the store id's, so that bytes from outside, which a content may hold, are no group here.
 
-use std::sync::Arc;
+use std::{num::TryFromIntError, sync::Arc};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -188,37 +188,47 @@ impl Mark {
     }
 }
 
-/// Encodes a group into `out` (emptied first). Each fact's content is the one at its place in `contents`.
-pub(crate) fn encode_group<'a>(
+/// Encodes a group into `out` (emptied first). Each fact's content is the one at its place in `contents`. The facts are changed
+/// meanwhile, and left as they were.
+pub(crate) fn encode_group(
     seed: u32,
     first_sequence: u64,
     number: u64,
-    facts: impl Iterator<Item = &'a Fact> + Clone,
-    contents: impl Iterator<Item = &'a Bytes>,
+    facts: &mut [Fact],
+    contents: &[Bytes],
     out: &mut Vec<u8>,
-) -> Result<GroupHeader, std::num::TryFromIntError> {
+) -> Result<GroupHeader, TryFromIntError> {
+    let table = Table::take(facts);
+    let encoded = encode(seed, first_sequence, number, &table, facts, contents, out);
+    table.put_back(facts);
+    encoded
+}
+
+fn encode(
+    seed: u32,
+    first_sequence: u64,
+    number: u64,
+    table: &Table,
+    facts: &[Fact],
+    contents: &[Bytes],
+    out: &mut Vec<u8>,
+) -> Result<GroupHeader, TryFromIntError> {
     out.clear();
     out.resize(GROUP_HEADER_BYTES, 0);
-    let table = Table::of(facts.clone());
-    out.extend_from_slice(&u32::try_from(table.jws.len())?.to_le_bytes());
-    for jws in &table.jws {
+    out.extend_from_slice(&u32::try_from(table.batches().len())?.to_le_bytes());
+    for jws in table.batches() {
         out.extend_from_slice(&u32::try_from(jws.len())?.to_le_bytes());
         out.extend_from_slice(jws.as_bytes());
     }
-    let mut count = 0_u32;
     for fact in facts {
         // The length is written after the fact, so that it is not measured twice.
         let at = out.len();
         out.extend_from_slice(&[0; 4]);
-        match table.refer(fact) {
-            Some(referring) => referring.encode_raw(out),
-            None => fact.encode_raw(out),
-        }
+        fact.encode_raw(out);
         let length = u32::try_from(out.len() - at - 4)?;
         if let Some(field) = out.get_mut(at..at + 4) {
             field.copy_from_slice(&length.to_le_bytes());
         }
-        count += 1;
     }
     let facts_end = out.len();
     for content in contents {
@@ -227,7 +237,7 @@ pub(crate) fn encode_group<'a>(
     let header = GroupHeader {
         facts_length: u32::try_from(facts_end - GROUP_HEADER_BYTES)?,
         contents_length: u32::try_from(out.len() - facts_end)?,
-        count,
+        count: u32::try_from(facts.len())?,
         first_sequence,
         number,
         facts_crc: crc32c::crc32c_append(seed, out.get(GROUP_HEADER_BYTES..facts_end).unwrap_or_default()),

@@ -85,7 +85,7 @@ impl Reserve {
     }
 
     /// Follows what a group did to what waits.
-    pub(crate) fn follow<'a>(&mut self, facts: impl Iterator<Item = &'a Fact>) {
+    pub(crate) fn follow(&mut self, facts: &[Fact]) {
         for fact in facts {
             let (more, less) = match &fact.kind {
                 Some(Kind::Accepted(_)) => (1, 0),

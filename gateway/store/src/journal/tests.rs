@@ -96,9 +96,9 @@ fn each_batch_stands_once_in_a_group_and_a_reference_to_none_is_damage() {
             Some(Statement { json: Bytes::from_static(b"{}"), jws: jws.clone(), index, ..Statement::default() });
         Fact { at_ms: T0, kind: Some(Kind::Settled(Settled { evidence, ..Settled::default() })) }
     };
-    let facts: Vec<_> = (0..64).map(|index| settled(if index == 7 { &two } else { &one }, index)).collect();
+    let mut facts: Vec<_> = (0..64).map(|index| settled(if index == 7 { &two } else { &one }, index)).collect();
     let mut bytes = Vec::new();
-    let header = encode_group(0, 1, 1, facts.iter(), std::iter::empty(), &mut bytes).unwrap();
+    let header = encode_group(0, 1, 1, &mut facts, &[], &mut bytes).unwrap();
     let text = String::from_utf8_lossy(&bytes).into_owned();
     assert_eq!((text.matches(&one).count(), text.matches(&two).count()), (1, 1));
     let section = Bytes::from(bytes).slice(GROUP_HEADER_BYTES..GROUP_HEADER_BYTES + header.facts_length as usize);

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Maps, OrderedMap, Pair, RowChange};
+use super::{Key, Maps, OrderedMap, Pair, RowChange};
 use crate::error::MapError;
 
 /// Maps in memory. Clones share them.
@@ -18,7 +18,7 @@ pub struct MemoryMaps {
     maps: Arc<Mutex<BTreeMap<PathBuf, Arc<MemoryMap>>>>,
 }
 
-type Rows = (BTreeMap<Vec<u8>, Bytes>, Undo);
+type Rows = (BTreeMap<Key, Bytes>, Undo);
 /// What undoes the last batch.
 type Undo = Vec<RowChange>;
 
@@ -67,7 +67,7 @@ impl MemoryMaps {
 }
 
 /// Sets or removes a row. Returns what was there.
-fn set(rows: &mut BTreeMap<Vec<u8>, Bytes>, key: Vec<u8>, value: Option<Bytes>) -> Option<Bytes> {
+fn set(rows: &mut BTreeMap<Key, Bytes>, key: Key, value: Option<Bytes>) -> Option<Bytes> {
     match value {
         Some(value) => rows.insert(key, value),
         None => rows.remove(&key),

@@ -35,7 +35,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Maps, OrderedMap, Pair, RowChange};
+use super::{Key, Maps, OrderedMap, Pair, RowChange};
 use crate::error::MapError;
 
 mod bloom;
@@ -102,8 +102,8 @@ fn run_path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number:016x}.{EXTENSION}"))
 }
 
-fn manifest_key(order: u64) -> Vec<u8> {
-    let mut key = vec![MANIFEST];
+fn manifest_key(order: u64) -> Key {
+    let mut key = Key::from_slice(SUM);
     key.extend_from_slice(&order.to_be_bytes());
     key
 }
@@ -132,7 +132,7 @@ impl RunMaps {
         let mut runs = Vec::new();
         let (mut sum, rows) = (0_u64, root.scan(&[], &[u8::MAX], usize::MAX)?);
         for (key, value) in rows {
-            if key == SUM {
+            if key.as_slice() == SUM {
                 continue;
             }
             sum = sum.wrapping_add(hash_of(&key, &value));
@@ -209,7 +209,7 @@ impl RunMap {
             let now = value.as_ref().map_or(0, |value| hash_of(key, value));
             after = after.wrapping_sub(before).wrapping_add(now);
         }
-        changes.push((SUM.to_vec(), Some(Bytes::copy_from_slice(&after.to_le_bytes()))));
+        changes.push((Key::from_slice(SUM), Some(Bytes::copy_from_slice(&after.to_le_bytes()))));
         self.root.apply(&mut changes.into_iter())?;
         *sum = after;
         Ok(())

@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Maps, OrderedMap, Pair, RowChange};
+use super::{Key, Maps, OrderedMap, Pair, RowChange};
 use crate::error::MapError;
 
 /// Also when nothing waits to be flushed: sled collects its garbage in no other place.
@@ -166,7 +166,7 @@ impl OrderedMap for SledMap {
         }
         self.asked("scan", |db| {
             let pairs = db.range::<&[u8], _>(from..to).take(limit);
-            pairs.map(|pair| pair.map(|(key, value)| (key.to_vec(), Bytes::copy_from_slice(&value)))).collect()
+            pairs.map(|pair| pair.map(|(key, value)| (Key::from_slice(&key), Bytes::copy_from_slice(&value)))).collect()
         })
     }
 
@@ -174,8 +174,8 @@ impl OrderedMap for SledMap {
         let mut batch = sled::Batch::default();
         for (key, value) in changes {
             match value {
-                Some(value) => batch.insert(key, value.as_ref()),
-                None => batch.remove(key),
+                Some(value) => batch.insert(key.as_slice(), value.as_ref()),
+                None => batch.remove(key.as_slice()),
             }
         }
         self.asked("apply", |db| db.apply_batch(batch))

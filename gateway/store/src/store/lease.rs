@@ -13,6 +13,7 @@ use crate::{
     answer::Leased,
     error::ReadError,
     lanes::Lane,
+    map::Key,
     overlay::{Rows as _, successor},
     project::{queues_of, row},
     rows::{self, ItemRow},
@@ -92,7 +93,7 @@ impl Store {
     /// Goes through `w` rows until told to stop.
     fn walk(
         &self,
-        mut from: Vec<u8>,
+        mut from: Key,
         to: &[u8],
         mut each: impl FnMut(u64) -> Result<bool, ReadError>,
     ) -> Result<(), ReadError> {

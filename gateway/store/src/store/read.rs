@@ -18,7 +18,7 @@ use crate::{
     map::Pair,
     overlay::{Rows as _, successor},
     project::{Facts as _, row},
-    rows::{self, CaseValue, IdRow, ItemRow, QueueRow, RequestRow},
+    rows::{self, CaseValue, ChargeRow, IdRow, ItemRow, QueueRow, RequestRow},
 };
 
 /// Facts of one case, attempts of one message, queues of one store: beyond it something else is wrong.
@@ -224,6 +224,19 @@ impl Store {
         let found = self.prefixed(&rows::queue(""), LIST_MAX)?;
         let name = |key: &[u8]| String::from_utf8_lossy(rows::rest(key)).into_owned();
         found.iter().map(|(key, _)| self.queue(&name(key))).collect()
+    }
+
+    /// What each issuer (`Accepted.return_to`) has waiting: bytes of contents whose messages are not final.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn charges(&self) -> Result<Vec<(String, u64)>, ReadError> {
+        let found = self.prefixed(&rows::charge(""), LIST_MAX)?;
+        let charge = |(key, value): Pair| {
+            let name = String::from_utf8_lossy(rows::rest(&key)).into_owned();
+            Ok((name, rows::decode::<ChargeRow>(value)?.bytes))
+        };
+        found.into_iter().map(charge).collect()
     }
 
     /// Messages of a queue that are not final, dead letters included and notices left out, after a sequence.

@@ -231,3 +231,31 @@ fn is_in(folder: &Path, needle: &[u8]) -> bool {
         fs::read(path).unwrap().windows(needle.len()).any(|window| window == needle)
     })
 }
+
+#[tokio::test]
+async fn what_is_patient_rides_with_the_next_group_or_makes_its_own_in_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, writer, _) = options(folder.path()).open(seams()).unwrap();
+    let writing = writer.start(crate::Work::Threads).unwrap();
+    assert!(store.commit((1..=3).map(|number| message(number, "inps").change()).collect()).await[2].is_ok());
+    let groups = || store.health().groups;
+    assert_eq!(groups(), 1);
+    let (with_next, next) = tokio::join!(
+        store.commit_with_next(vec![settle(1, Outcome::HandedOver), settle(9, Outcome::HandedOver)]),
+        store.commit_one(message(4, "inps").change()),
+    );
+    assert!(next.is_ok());
+    assert!(matches!(with_next[..], [Ok(Done::Settled { .. }), Err(Rejected::UnknownSequence { sequence: 9 })]));
+    assert_eq!(groups(), 2, "one group for both");
+    assert!(store.commit_with_next(vec![settle(2, Outcome::HandedOver)]).await[0].is_ok(), "nobody else came");
+    assert_eq!(groups(), 3);
+    let last = tokio::spawn({
+        let store = store.clone();
+        async move { store.commit_with_next(vec![settle(3, Outcome::HandedOver)]).await }
+    });
+    tokio::task::yield_now().await;
+    store.end(writing).await;
+    assert!(last.await.unwrap()[0].is_ok(), "a store that is closed leaves nobody without an answer");
+    let after = store.commit_with_next(vec![settle(4, Outcome::HandedOver)]).await;
+    assert!(matches!(after[..], [Err(Rejected::Closing)]));
+}

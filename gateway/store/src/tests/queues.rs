@@ -269,3 +269,27 @@ async fn whoever_waits_is_woken_by_what_is_new_released_or_due() {
     lab.clock.advance(300);
     waiting.await.unwrap();
 }
+
+#[test]
+fn what_an_issuer_has_waiting_is_counted_until_it_is_final() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    let of = |number, issuer: &str, length| {
+        let content = Bytes::from(vec![1; length]);
+        message(number, "inps").content(content).with(|fact| fact.return_to = issuer.into()).change()
+    };
+    running.commit(vec![of(1, "caritas", 100), of(2, "caritas", 20), of(3, "comune", 7), of(4, "", 9)]);
+    let charged = |running: &Running| running.store.charges().unwrap();
+    let expected = |caritas, comune| vec![("caritas".to_owned(), caritas), ("comune".to_owned(), comune)];
+    assert_eq!(charged(&running), expected(120, 7));
+    running.writer.apply();
+    running.commit(vec![settle(1, Outcome::HandedOver), settle(2, Outcome::DeadLettered)]);
+    assert_eq!(charged(&running), expected(20, 7), "a dead letter waits for an operator");
+    drop(running);
+    let mut running = lab.open();
+    running.commit(vec![settle(2, Outcome::Discarded), settle(3, Outcome::Expired), settle(4, Outcome::HandedOver)]);
+    assert_eq!(charged(&running), expected(0, 0));
+    drop(running);
+    crate::map::Maps::wipe(&lab.maps, &lab.path("outbox")).unwrap();
+    assert_eq!(lab.open().store.charges().unwrap(), expected(0, 0), "made anew");
+}

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::file::{Block, Run};
-use crate::error::MapError;
+use crate::{
+    error::MapError,
+    map::{Key, RowChange},
+};
 
 /// A row, or that it was removed.
-type Said = (Vec<u8>, Option<Bytes>);
+type Said = RowChange;
 
 /// A place in one file. The row there is `key` and `value`; there is none at the end.
 pub(super) struct Cursor {
@@ -68,7 +71,7 @@ impl Merge {
         // A dozen files: looking at each head is quicker than keeping a heap.
         let heads = self.cursors.iter().enumerate().filter_map(|(i, cursor)| Some((cursor.key()?, i)));
         let Some((key, newest)) = heads.min() else { return Ok(None) };
-        let key = key.to_vec();
+        let key = Key::from_slice(key);
         for older in self.cursors.iter_mut().skip(newest + 1) {
             if older.key() == Some(&key) {
                 older.step()?;

@@ -12,8 +12,11 @@
 //! a block or footer that does not check is an error.
 
 use std::{
+    cell::RefCell,
+    cmp::Ordering,
     fs::{File, OpenOptions},
     io::Write as _,
+    ops::Range,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -322,16 +325,23 @@ impl Run {
         if !self.kinds.iter().any(within) || !probed.is_none_or(|hash| self.bloom.may_have(hash)) {
             return Ok(None);
         }
-        let Some(block) = self.block_of(key) else { return Ok(None) };
-        let mut rows = self.rows(block)?;
-        while let Some(value) = rows.next()? {
-            match rows.key().cmp(key) {
-                std::cmp::Ordering::Less => {}
-                std::cmp::Ordering::Equal => return Ok(Some(value)),
-                std::cmp::Ordering::Greater => break,
+        let Some(place) = self.block_of(key).and_then(|block| self.blocks.get(block)) else { return Ok(None) };
+        SCRATCH.with_borrow_mut(|Scratch { bytes, key: met }| {
+            self.read(place, bytes)?;
+            let mut at = 0;
+            while at < bytes.len() {
+                let value = read_row(bytes, &mut at, met).ok_or_else(not_adding_up)?;
+                match met.as_slice().cmp(key) {
+                    Ordering::Less => {}
+                    Ordering::Equal => {
+                        let copied = |value| bytes.get(value).map_or_else(Bytes::new, Bytes::copy_from_slice);
+                        return Ok(Some(value.map(copied)));
+                    }
+                    Ordering::Greater => break,
+                }
             }
-        }
-        Ok(None)
+            Ok(None)
+        })
     }
 
     /// The block in which a key is, if it is here.
@@ -342,13 +352,20 @@ impl Run {
     /// The rows of a block, which is checked; none of them behind the last block.
     pub(super) fn rows(&self, at: usize) -> Result<Block, MapError> {
         let Some(place) = self.blocks.get(at) else { return Ok(Block::default()) };
-        let mut bytes = vec![0; place.length as usize + 4];
-        self.file.read_exact_at(&mut bytes, place.offset).map_err(failed("read", &self.path))?;
-        let crc = bytes.split_off(place.length as usize);
-        if crc32c::crc32c(&bytes).to_le_bytes() != *crc {
-            return Err(MapError(format!("{} is damaged in the block at {}", self.path.display(), place.offset)));
-        }
+        let mut bytes = Vec::new();
+        self.read(place, &mut bytes)?;
         Ok(Block { bytes: Bytes::from(bytes), at: 0, key: Vec::new() })
+    }
+
+    /// Reads a block into `bytes` and checks it.
+    fn read(&self, place: &Place, bytes: &mut Vec<u8>) -> Result<(), MapError> {
+        bytes.resize(place.length as usize + 4, 0);
+        self.file.read_exact_at(bytes, place.offset).map_err(failed("read", &self.path))?;
+        match bytes.split_last_chunk() {
+            Some((block, crc)) if crc32c::crc32c(block).to_le_bytes() == *crc => bytes.truncate(place.length as usize),
+            _ => return Err(MapError(format!("{} is damaged in the block at {}", self.path.display(), place.offset))),
+        }
+        Ok(())
     }
 
     pub(super) fn sync(&self) -> Result<(), MapError> {
@@ -376,17 +393,35 @@ impl Block {
         if self.at >= self.bytes.len() {
             return Ok(None);
         }
-        self.read().map(Some).ok_or_else(|| MapError("a block's rows do not add up".into()))
+        let value = read_row(&self.bytes, &mut self.at, &mut self.key).ok_or_else(not_adding_up)?;
+        Ok(Some(value.map(|value| self.bytes.slice(value))))
     }
+}
 
-    fn read(&mut self) -> Option<Option<Bytes>> {
-        let mut reader = Reader(self.bytes.get(self.at..)?);
-        let (shared, rest, length) = (reader.u16()?, reader.u16()?, reader.u32()?);
-        self.key.truncate(shared);
-        self.key.extend_from_slice(reader.take(rest)?);
-        let value_at = self.bytes.len() - reader.0.len();
-        let length = if length == REMOVED { None } else { Some(length as usize) };
-        self.at = value_at.checked_add(length.unwrap_or(0)).filter(|end| *end <= self.bytes.len())?;
-        Some(length.map(|_| self.bytes.slice(value_at..self.at)))
-    }
+fn not_adding_up() -> MapError {
+    MapError("a block's rows do not add up".into())
+}
+
+/// What a lookup works with: a fresh block of memory for each would cost more than reading the file.
+#[derive(Debug, Default)]
+struct Scratch {
+    bytes: Vec<u8>,
+    key: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Reads the row of a block at `at`: its key into `key`, and where its value stands, none when it was removed. `at` goes to the next row.
+fn read_row(bytes: &[u8], at: &mut usize, key: &mut Vec<u8>) -> Option<Option<Range<usize>>> {
+    let mut reader = Reader(bytes.get(*at..)?);
+    let (shared, rest, length) = (reader.u16()?, reader.u16()?, reader.u32()?);
+    // The first row shares nothing.
+    key.truncate(shared);
+    key.extend_from_slice(reader.take(rest)?);
+    let value_at = bytes.len() - reader.0.len();
+    let length = if length == REMOVED { None } else { Some(length as usize) };
+    *at = value_at.checked_add(length.unwrap_or(0)).filter(|end| *end <= bytes.len())?;
+    Some(length.map(|_| value_at..*at))
 }

@@ -19,19 +19,19 @@ fn maps(root: &MemoryMaps) -> RunMaps {
     RunMaps { root: Arc::new(root.clone()), shape: Shape { few: b"mpz", probe } }
 }
 
-type Model = BTreeMap<Vec<u8>, Bytes>;
+type Model = BTreeMap<Key, Bytes>;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Apply(BTreeMap<Vec<u8>, Option<u8>>),
+    Apply(BTreeMap<Key, Option<u8>>),
     Tidy,
     Reopen,
 }
 
-fn key() -> impl Strategy<Value = Vec<u8>> {
+fn key() -> impl Strategy<Value = Key> {
     (prop::sample::select(b"abcz".to_vec()), prop::collection::vec(0_u8..4, 1..4)).prop_map(|(kind, mut rest)| {
         rest.insert(0, kind);
-        rest
+        Key::from_vec(rest)
     })
 }
 
@@ -45,7 +45,11 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn same(map: &dyn OrderedMap, model: &Model, from: &[u8], to: &[u8], limit: usize) {
     let expected: Vec<Pair> = if from < to {
-        model.range(from.to_vec()..to.to_vec()).take(limit).map(|(k, v)| (k.clone(), v.clone())).collect()
+        model
+            .range(Key::from_slice(from)..Key::from_slice(to))
+            .take(limit)
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
     } else {
         Vec::new()
     };
@@ -76,7 +80,7 @@ proptest! {
             }
             for (from, to, limit) in &asked {
                 same(map.as_ref(), &model, from, to, *limit);
-                prop_assert_eq!(map.get(from).unwrap(), model.get(from).cloned());
+                prop_assert_eq!(map.get(from).unwrap(), model.get(from.as_slice()).cloned());
                 // All that share what is asked for.
                 same(map.as_ref(), &model, &[from[0], from[1], 0], &[from[0], from[1], 9], *limit);
             }
@@ -88,7 +92,8 @@ proptest! {
 fn filled(folder: &Path, root: &MemoryMaps, runs: u16) -> Arc<dyn OrderedMap> {
     let map = maps(root).open(folder).unwrap();
     for run in 0..runs {
-        let rows = (0..100_u16).map(|row| (format!("b{row:05}").into_bytes(), Some(Bytes::from(format!("{run}")))));
+        let rows = (0..100_u16)
+            .map(|row| (Key::from_vec(format!("b{row:05}").into_bytes()), Some(Bytes::from(format!("{run}")))));
         map.apply(&mut rows.into_iter()).unwrap();
     }
     map
@@ -175,9 +180,13 @@ fn rows_of_one_batch_add_up_and_no_others_do() {
     let open = || maps(&root).open(folder.path()).unwrap();
     assert!(!open().is_whole().unwrap(), "there was no batch yet");
     let map = filled(folder.path(), &root, u16::try_from(FAN).unwrap());
-    let row = |number: u8| (vec![b'p', number], Some(Bytes::copy_from_slice(&[number; 9])));
+    let row = |number: u8| (Key::from_slice(&[b'p', number]), Some(Bytes::copy_from_slice(&[number; 9])));
     map.apply(&mut (0..5).map(row)).unwrap();
-    map.apply(&mut [(vec![b'p', 1], None), (vec![b'p', 2], Some(Bytes::from_static(b"new")))].into_iter()).unwrap();
+    map.apply(
+        &mut [(Key::from_slice(b"p\x01"), None), (Key::from_slice(b"p\x02"), Some(Bytes::from_static(b"new")))]
+            .into_iter(),
+    )
+    .unwrap();
     drop(map);
     assert!(open().is_whole().unwrap());
     root.lose_last();
