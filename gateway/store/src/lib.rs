@@ -54,6 +54,7 @@ mod parts;
 mod project;
 mod recent;
 mod refuse;
+mod replay;
 mod rows;
 mod seal;
 mod shared;

@@ -4,13 +4,13 @@
 //! draft      rows of the group being judged            (writer only)
 //! tail       durable, not applied                       merged after each sync
 //! flushing   being applied to the map, in one batch     until the batch is in
-//! base       the ordered map                            up to the position that its `p` row names, with which all that was final
-//!                                                       before it is erased
+//! base       the ordered map                            up to the position that its `p` row names
 //! ```
 //! Knows: the layers, which fact each has reached, how to replay the journal. Never knows: what rows mean.
 //! Invariants: every layer but the draft speaks only of durable facts; a row and the position that it belongs to are applied in one
-//! batch, after the erasures that they bring about, so that an opening need not look for them before the position; a map that errs, panics or holds a damaged row is wiped and replayed to exactly the position that it had: into memory,
-//! up to a bound, while the disk has no room for another.
+//! batch, after the erasures that they bring about, so that an opening need not look for them before the position; a map that errs,
+//! panics or holds a damaged row is wiped and replayed to exactly the position that it had: into memory, up to a bound, while the
+//! disk has no room for another.
 
 use std::{
     path::{Path, PathBuf},
@@ -27,15 +27,16 @@ use bytes::Bytes;
 
 use crate::{
     error::{MapError, ReadError},
-    journal::{Group, Journal},
+    journal::Journal,
     map::{Key, Maps, MemoryMap, OrderedMap, Pair},
     overlay::{Over, Overlay, Rows},
-    project::{Draft, Effects, Facts},
+    project::Facts,
+    replay::rebuild,
     rows,
 };
 
 /// Applied at the latest when so many rows wait: some ten megabytes, and one file of the map's.
-const APPLY_ROWS: usize = 64 * 1024;
+pub(crate) const APPLY_ROWS: usize = 64 * 1024;
 /// Applied at the latest after this; until then a message may come and go without touching the map.
 const APPLY_EVERY: Duration = Duration::from_secs(1);
 /// Whoever waits for rows to be applied looks again after this, should a word have been missed.
@@ -449,71 +450,5 @@ impl Outbox {
         };
         base.flush()?;
         Ok(end)
-    }
-}
-
-/// Replays the journal's facts before `end` into an empty map.
-pub(crate) fn rebuild(journal: &Journal, base: &dyn OrderedMap, end: u64) -> Result<(), ReadError> {
-    let mut replay = Replay::new(base, 1);
-    let mut sequence = 1;
-    while sequence < end {
-        let group = journal.group(sequence)?;
-        replay.group(journal, &group)?;
-        sequence = group.header.next_sequence();
-    }
-    Ok(replay.finish()?)
-}
-
-/// Facts on their way into a map, group by group.
-pub(crate) struct Replay<'a> {
-    base: &'a dyn OrderedMap,
-    rows: Overlay,
-    /// The first sequence that is not replayed.
-    end: u64,
-}
-
-impl<'a> Replay<'a> {
-    /// Into a map that has the facts before `end`.
-    pub(crate) fn new(base: &'a dyn OrderedMap, end: u64) -> Self {
-        Self { base, rows: Overlay::default(), end }
-    }
-
-    /// So many rows wait that the next group has them written.
-    pub(crate) fn is_full(&self) -> bool {
-        self.rows.len() >= APPLY_ROWS
-    }
-
-    /// Applies a group. Returns what it brings about.
-    pub(crate) fn group(&mut self, facts: &dyn Facts, group: &Group) -> Result<Effects, ReadError> {
-        if self.is_full() {
-            self.write()?;
-        }
-        let below = Over { upper: &self.rows, below: &self.base };
-        let mut draft = Draft::new(&below, facts);
-        for ((fact, _), sequence) in group.facts.iter().zip(group.header.first_sequence..) {
-            draft.apply(sequence, fact)?;
-        }
-        let Draft { upper, effects, .. } = draft;
-        self.rows.merge(upper);
-        self.end = group.header.next_sequence();
-        Ok(effects)
-    }
-
-    /// Writes what waits, in one batch with its position.
-    pub(crate) fn write(&mut self) -> Result<(), MapError> {
-        let position = (Key::from_slice(rows::POSITION), Some(rows::number(self.end)));
-        self.base.apply(&mut self.rows.changes().chain(std::iter::once(position)))?;
-        self.rows = Overlay::default();
-        Ok(())
-    }
-
-    /// Whether something still waits in a queue.
-    pub(crate) fn waits(&self, queue: &str, sequence: u64) -> Result<bool, MapError> {
-        Ok(Over { upper: &self.rows, below: &self.base }.get(&rows::item(queue, sequence))?.is_some())
-    }
-
-    /// Applies the rest.
-    pub(crate) fn finish(mut self) -> Result<(), MapError> {
-        self.write()
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     home,
     journal::{self, Group, Journal, io_failed, read_failed},
     map::{Maps as _, MemoryMaps, OrderedMap},
-    outbox::Replay,
+    replay::Replay,
     rows::{self, ItemRow, QueueRow},
     seal::{self, Marker},
 };

@@ -30,9 +30,10 @@ use crate::{
     map::{Key, Maps, MemoryMaps, OrderedMap},
     open,
     options::{Cut, Options, Recovery, SEGMENT_BYTES_MIN, Seams, real_maps},
-    outbox::Replay,
     overlay::successor,
-    parts, rows,
+    parts,
+    replay::Replay,
+    rows,
     seal::{self, Marker, Seal},
 };
 

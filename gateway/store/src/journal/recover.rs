@@ -141,11 +141,10 @@ struct Walked {
     suspects: Vec<Suspect>,
 }
 
-/// What of a journal is read and checked when it is opened.
+/// What of a journal is read and checked when it is opened: its last segment, which is enough after a clean stop, or all groups
+/// from the segment with a sequence on.
 pub(crate) enum Reading<'a> {
-    /// The last segment, which is enough after a clean stop.
     Last,
-    /// From the segment with this sequence on, group by group.
     From(u64, &'a mut Visitor<'a>),
 }
 
@@ -221,18 +220,12 @@ pub(crate) fn check_rest(journal: &Journal, segment: &Segment, end: u64) -> Resu
     }
 }
 
-/// The segment from which to read so that a sequence is met, and a group before the end, whose number says how it goes on: a last
-/// segment may have none yet, and a power cut leaves a mark that lags.
-fn segment_before(segments: &[Arc<Segment>], sequence: u64) -> usize {
-    let after = segments.partition_point(|segment| segment.first < sequence);
-    after.saturating_sub(1)
-}
-
 fn walk(journal: &Journal, mark: Mark, reading: Reading<'_>) -> Result<Walked, OpenError> {
     let segments = journal.segments();
     let (from, mut visitor) = match reading {
         Reading::Last => (segments.len().saturating_sub(1), None),
-        Reading::From(sequence, visitor) => (segment_before(&segments, sequence), Some(visitor)),
+        // One with a group before the sequence, whose number says how it goes on: a power cut leaves a mark that lags.
+        Reading::From(at, visitor) => (segments.partition_point(|one| one.first < at).saturating_sub(1), Some(visitor)),
     };
     let first = segments.get(from).map_or(1, |segment| segment.first);
     // After a clean stop the mark, which it leaves exact, says which group comes next in an empty last segment.
