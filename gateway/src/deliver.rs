@@ -78,6 +78,8 @@ struct Desk {
 /// What came of the settlements of one request, and the credit that came with them.
 struct Settled {
     answers: Vec<SettlementAnswer>,
+    /// Of which attempts it spoke.
+    attempts: HashMap<u64, u32>,
     credit: u32,
 }
 
@@ -147,13 +149,14 @@ impl Desk {
             return Ok(());
         }
         let attempt = |id| self.outstanding.get(&id).map(|sent| (id, sent.attempt));
-        let attempts = settlements.iter().filter_map(|settlement| attempt(settlement.delivery_id)).collect();
+        let attempts: HashMap<u64, u32> =
+            settlements.iter().filter_map(|settlement| attempt(settlement.delivery_id)).collect();
         let (hub, member) = (Arc::clone(&self.hub), self.member.clone());
         self.settling.push_back(Box::pin(async move {
             let began = Instant::now();
             let answers = settle::settle(&hub, &member, &jws, settlements, &attempts).await;
             hub.metrics.took("settle", began.elapsed());
-            Settled { answers, credit }
+            Settled { answers, attempts, credit }
         }));
         Ok(())
     }
@@ -161,7 +164,11 @@ impl Desk {
     /// Takes note of what is settled, and gives the credit that came with it: after it, as it makes room.
     fn note(&mut self, settled: &Settled) {
         for answer in settled.answers.iter().filter(|answer| answer.refused.is_none()) {
-            self.outstanding.remove(&answer.delivery_id);
+            let id = answer.delivery_id;
+            // What was put off may be on its way again before its answer is: that attempt is still to be settled.
+            if self.outstanding.get(&id).is_some_and(|sent| settled.attempts.get(&id) == Some(&sent.attempt)) {
+                self.outstanding.remove(&id);
+            }
         }
         self.grant(settled.credit);
     }
