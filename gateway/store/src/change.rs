@@ -195,6 +195,9 @@ pub enum Rejected {
         /// What the change named.
         sequence: u64,
     },
+    /// The clock by which it would end is not believed.
+    #[error("the clock is held")]
+    ClockHeld,
     /// The disk or the queue is full; what is there can still be handed over.
     #[error("no room")]
     Full,

@@ -13,6 +13,7 @@ use std::{
 use tramite_proto::ids::MessageId;
 
 use crate::{
+    clock,
     disk::{Disk, Lock, read_small, write_small},
     error::{Damage, OpenError, ReadError},
     journal::{JournalWriter, io_error, io_failed},
@@ -27,7 +28,7 @@ use crate::{
 /// The format that this program writes.
 const FORMAT: u32 = 1;
 /// How often parts that nobody named are looked for.
-pub(crate) const SWEEP_EVERY_MS: i64 = 60 * 60 * 1000;
+pub(crate) const SWEEP_EVERY_MS: u64 = 60 * 60 * 1000;
 
 /// A directory that this process has.
 #[derive(Debug)]
@@ -157,7 +158,10 @@ fn owner(rows: &dyn Rows, id: &MessageId) -> Result<Owner, ReadError> {
 
 /// Removes parts that nobody needs. A part that cannot be removed is tried again later.
 pub(crate) fn sweep_parts(shared: &Shared, opening: bool) -> u64 {
-    let swept = shared.parts.sweep(opening, |id| owner(&shared.outbox, id));
+    let now_ms = shared.clock.now_ms();
+    let believed = clock::is_believed(&shared.outbox, now_ms).map_err(ReadError::from);
+    let swept = believed
+        .and_then(|believed| shared.parts.sweep(believed.then_some(now_ms), opening, |id| owner(&shared.outbox, id)));
     swept.unwrap_or_else(|error| {
         tracing::warn!(%error, "parts that nobody needs were not removed");
         0

@@ -14,6 +14,7 @@ use tramite_proto::{
 
 use crate::{
     change::{Change, Mover, Rejected, Slot},
+    clock::{self, PUT_OFF_MAX_MS},
     error::{MapError, ReadError},
     lanes::Lanes,
     project::{Draft, queues_of, row},
@@ -120,6 +121,9 @@ impl<'a> Group<'a> {
     }
 
     fn take(&mut self, kind: Kind, content: Bytes, sign: Vec<(Slot, Bytes)>, answer: Answer) -> Result<Verdict, Stop> {
+        if !sign.is_empty() && !clock::can_date(self.draft.clock()?, self.now_ms) {
+            return Err(Rejected::ClockHeld.into());
+        }
         let mut fact = Fact { at_ms: self.now_ms, kind: Some(kind) };
         let mut crc = 0;
         if let (Some(Kind::Accepted(accepted)), false) = (&mut fact.kind, content.is_empty()) {
@@ -150,7 +154,7 @@ impl<'a> Group<'a> {
         shape::accepted(&fact, &content)?;
         fact.content = None;
         if let Some(id) = row::<IdRow>(&self.draft, &rows::id(&fact.id))? {
-            return Err(if id.remember_ms > 0 && id.remember_ms <= self.now_ms {
+            return Err(if self.is_over(id.remember_ms)? {
                 Rejected::IdExpired.into()
             } else if id.digest == fact.digest {
                 self.repeat(id.sequence)
@@ -158,7 +162,7 @@ impl<'a> Group<'a> {
                 Rejected::IdReused { sequence: id.sequence }.into()
             });
         }
-        if fact.remember_ms > 0 && fact.remember_ms <= self.now_ms {
+        if self.is_over(fact.remember_ms)? {
             return Err(Rejected::IdExpired.into());
         }
         if !fact.request_id.is_empty()
@@ -179,6 +183,11 @@ impl<'a> Group<'a> {
             case::judge(&self.draft, case_move, opens, mover)?;
         }
         self.take(Kind::Accepted(fact), content, sign, Answer::Accepted)
+    }
+
+    /// Whether a time, if there is one, has passed by a clock that is believed.
+    fn is_over(&self, time_ms: i64) -> Result<bool, Stop> {
+        Ok(time_ms > 0 && time_ms <= self.now_ms && clock::is_believed(&self.draft, self.now_ms)?)
     }
 
     /// The queues in which something waits or waited.
@@ -213,6 +222,8 @@ impl<'a> Group<'a> {
         let attempts = waiting.map(|item| item.attempts).ok_or(Stop::Verdict(Verdict::Already(sequence)))?;
         let attempt = attempts.saturating_add(1);
         fact.attempt = attempt;
+        // What waits longer was put off by another clock, and is offered at once (`store::lease`).
+        fact.due_ms = fact.due_ms.min(self.now_ms.saturating_add(PUT_OFF_MAX_MS));
         self.take(Kind::AttemptFailed(fact), Bytes::new(), Vec::new(), Answer::AttemptFailed(attempt))
     }
 
@@ -235,6 +246,9 @@ impl<'a> Group<'a> {
             }
             (_, None) => return Err(already()),
             (Outcome::DeadLettered | Outcome::Expired, Some(item)) if item.dead => return Err(already()),
+            (Outcome::Expired, Some(_)) if !clock::is_believed(&self.draft, self.now_ms)? => {
+                return Err(Rejected::ClockHeld.into());
+            }
             (Outcome::Expired, Some(_)) if self.lanes.lane(&fact.queue).is_leased(sequence) => {
                 return Err(Rejected::Leased { sequence }.into());
             }
@@ -288,6 +302,9 @@ impl<'a> Group<'a> {
         // Moved on since it was found due: then there is nothing to expire.
         if let Some(moved) = case::not_due(&self.draft, &case_move.case_id, self.now_ms)? {
             return Err(Stop::Verdict(Verdict::Already(moved)));
+        }
+        if !clock::is_believed(&self.draft, self.now_ms)? {
+            return Err(Rejected::ClockHeld.into());
         }
         case::judge(&self.draft, case_move, false, Some(&Mover::Party(Party::Gateway)))?;
         self.take(Kind::CaseExpired(fact), Bytes::new(), sign, Answer::Recorded)

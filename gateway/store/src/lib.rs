@@ -39,6 +39,7 @@
 
 mod answer;
 mod change;
+mod clock;
 pub mod disk;
 mod error;
 mod home;
@@ -69,10 +70,10 @@ mod tests;
 
 pub use answer::{Attempt, CaseRow, Due, Leased, MessageRow, MessageState, QueueStats, RecordRow, accepted};
 pub use change::{Change, Done, Mover, Notary, Rejected, Slot};
+pub use clock::{CLOCK_CONFIRMED, CLOCK_GAP_MAX_MS, CLOCK_HELD, ClockState};
 pub use error::{Damage, MapError, OpenError, Poisoned, ReadError};
 pub use options::{Cut, Options, Recovery, Seams};
 pub use parts::{PartError, PartInfo, PartReader, PartWriter};
-pub use project::{CLOCK_CONFIRMED, CLOCK_GAP_MAX_MS};
 pub use stat::{Amount, QueueSize, Size, Stat, stat};
 pub use store::{Health, Store};
 pub use verify::{Finding, Verification, Watch, rebuild, verify, verify_watched, verify_with};

@@ -74,7 +74,7 @@ pub(crate) fn open(options: Options, seams: Seams, home: Home) -> Result<(Store,
         Recovery { created: opened.created, cut: opened.cut, rebuilt, sequence: end - 1, last_ms: last_ms(&journal)? };
     let (sender, commands) = mpsc::channel(COMMANDS_MAX);
     let (patient_sender, patient) = mpsc::channel(COMMANDS_MAX);
-    let parts = Arc::new(Parts::new(Arc::clone(&disk), Arc::clone(&seams.clock), home.parts()));
+    let parts = Arc::new(Parts::new(Arc::clone(&disk), home.parts()));
     // A part that a killed process put in place is called there from now on, by whoever asks.
     parts.sync_names().map_err(io_failed("sync", &home.parts()))?;
     let shared = Arc::new(Shared {

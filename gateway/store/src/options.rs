@@ -118,6 +118,6 @@ pub struct Recovery {
     pub rebuilt: Option<String>,
     /// The last durable sequence.
     pub sequence: u64,
-    /// `at_ms` of the last fact; a clock far ahead of it holds expiry (the caller's decision). 0: no fact yet.
+    /// `at_ms` of the last fact, for people. 0: no fact yet.
     pub last_ms: i64,
 }

@@ -17,7 +17,6 @@ use std::{
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use tramite_proto::{
-    clock::Clock,
     ids::{Digest, MessageId},
     parts::{PARTS_MAX, PLAIN_MAX},
     pb::journal::v1::{Accepted, Part},
@@ -32,7 +31,7 @@ use crate::{
 /// The plaintext of a message's parts, and room for 16 bytes with each 64 KiB of it.
 const PART_BYTES_MAX: u64 = PLAIN_MAX + (1 << 20);
 /// A part that no message names is of a sender that gave up.
-const ORPHAN_MS: i64 = 24 * 60 * 60 * 1000;
+const ORPHAN_MS: u64 = 24 * 60 * 60 * 1000;
 /// Read at once where a part is hashed again.
 const HASH_BYTES: usize = 256 * 1024;
 
@@ -97,7 +96,6 @@ pub(crate) enum Owner {
 #[derive(Debug)]
 pub(crate) struct Parts {
     disk: Arc<dyn Disk>,
-    clock: Arc<dyn Clock>,
     folder: PathBuf,
     /// Digests that were checked since opening.
     checked: Mutex<HashMap<(MessageId, u32), Digest>>,
@@ -112,8 +110,8 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl Parts {
-    pub(crate) fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, folder: PathBuf) -> Self {
-        Self { disk, clock, folder, checked: Mutex::default(), temporary: AtomicU64::new(0) }
+    pub(crate) fn new(disk: Arc<dyn Disk>, folder: PathBuf) -> Self {
+        Self { disk, folder, checked: Mutex::default(), temporary: AtomicU64::new(0) }
     }
 
     fn checked(&self) -> MutexGuard<'_, HashMap<(MessageId, u32), Digest>> {
@@ -243,9 +241,11 @@ impl Parts {
         Ok(())
     }
 
-    /// Removes what belongs to a final message, what no message named within a day, and what was never finished.
+    /// Removes what belongs to a final message, what no message named within a day, and what was never finished. Without an hour
+    /// nothing is old, and what a clock far ahead has written is as old as it is from now.
     pub(crate) fn sweep(
         &self,
+        now_ms: Option<i64>,
         opening: bool,
         owner: impl Fn(&MessageId) -> Result<Owner, ReadError>,
     ) -> Result<u64, ReadError> {
@@ -254,7 +254,7 @@ impl Parts {
         for name in self.disk.list(&self.folder).map_err(|e| failed(&self.folder, e))? {
             let path = self.folder.join(&name);
             let Some(info) = self.disk.info(&path).map_err(|e| failed(&path, e))? else { continue };
-            let old = self.clock.now_ms().saturating_sub(info.modified_ms) >= ORPHAN_MS;
+            let old = now_ms.is_some_and(|now_ms| now_ms.abs_diff(info.modified_ms) >= ORPHAN_MS);
             let goes = match parse(&name) {
                 None => name.ends_with(".tmp") && (opening || old),
                 Some((message, _)) => match owner(&message)? {

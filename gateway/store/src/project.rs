@@ -14,19 +14,15 @@ use tramite_proto::{
 };
 
 use crate::{
+    clock::{self, CLOCK_CONFIRMED, MINUTE_MS, Word},
     error::{MapError, ReadError},
     map::{Key, Pair},
     overlay::{Over, Overlay, Rows},
     rows::{self, CaseValue, ChargeRow, ClockRow, IdRow, ItemRow, QueueRow, RequestRow},
 };
 
-/// A clock that jumps further than this between two facts is not believed: ids are kept until [`CLOCK_CONFIRMED`] is recorded.
-pub const CLOCK_GAP_MAX_MS: i64 = 24 * 60 * MINUTE_MS;
-/// The record by which an operator says that the clock is right after a gap.
-pub const CLOCK_CONFIRMED: &str = "clock/confirmed";
 /// Ids forgotten for one look at the rows.
 const FORGET_AT_ONCE: usize = 256;
-const MINUTE_MS: i64 = 60_000;
 
 /// Where older facts come from.
 pub(crate) trait Facts {
@@ -38,8 +34,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) upper: Overlay,
     below: &'a dyn Rows,
     facts: &'a dyn Facts,
-    /// How far ids are forgotten, once it was looked up.
-    minute: Option<i64>,
+    /// How far the clock has come, once it was looked up.
+    clock: Option<ClockRow>,
     pub(crate) effects: Effects,
 }
 
@@ -81,7 +77,7 @@ pub(crate) fn queues_of(fact: &Fact) -> &[String] {
 
 impl<'a> Draft<'a> {
     pub(crate) fn new(below: &'a dyn Rows, facts: &'a dyn Facts) -> Self {
-        Self { upper: Overlay::default(), below, facts, minute: None, effects: Effects::default() }
+        Self { upper: Overlay::default(), below, facts, clock: None, effects: Effects::default() }
     }
 
     pub(crate) fn older(&self, sequence: u64) -> Result<Arc<Fact>, ReadError> {
@@ -326,7 +322,7 @@ impl<'a> Draft<'a> {
         let id_key = rows::id(&item.id);
         let Some(id) = row::<IdRow>(self, &id_key)?.filter(|id| id.sequence == fact.sequence) else { return Ok(()) };
         let id = IdRow { final_sequence: sequence, outcome: fact.outcome, attempts: item.attempts, ..id };
-        if id.remember_ms > 0 && id.remember_ms / MINUTE_MS < self.minute()? {
+        if id.remember_ms > 0 && id.remember_ms / MINUTE_MS < self.clock()?.minute {
             self.forget(&item.id, &id);
         } else {
             self.upper.put(id_key, rows::encode(&id));
@@ -384,26 +380,37 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn minute(&mut self) -> Result<i64, MapError> {
-        let minute = match self.minute {
-            Some(minute) => minute,
-            None => row::<ClockRow>(self, rows::CLOCK)?.unwrap_or_default().minute,
+    /// How far the clock has come with the facts.
+    pub(crate) fn clock(&mut self) -> Result<ClockRow, MapError> {
+        let clock = match self.clock {
+            Some(clock) => clock,
+            None => clock::clock_row(self)?,
         };
-        self.minute = Some(minute);
-        Ok(minute)
+        self.clock = Some(clock);
+        Ok(clock)
     }
 
-    /// Forgets the ids whose time is over by this fact's clock. After a jump of the clock nothing is forgotten until it is confirmed.
+    /// Forgets the ids whose time is over by this fact's clock, unless the clock is not believed.
     fn tick(&mut self, fact: &Fact) -> Result<(), MapError> {
-        let minute = fact.at_ms / MINUTE_MS;
-        let reached = self.minute()?;
+        let (minute, before) = (fact.at_ms.div_euclid(MINUTE_MS), self.clock()?);
         let confirmed = matches!(&fact.kind, Some(Kind::Recorded(recorded)) if recorded.name == CLOCK_CONFIRMED);
-        let believed = reached == 0 || confirmed || minute <= reached.saturating_add(CLOCK_GAP_MAX_MS / MINUTE_MS);
-        if minute <= reached || !believed {
+        if !confirmed && minute <= before.minute {
             return Ok(());
         }
-        self.minute = Some(minute);
-        self.upper.put(Key::from_slice(rows::CLOCK), rows::encode(&ClockRow { minute }));
+        let word = match confirmed {
+            true => Word::Confirmed,
+            false if clock::is_held(self)? => Word::Held,
+            false => Word::None,
+        };
+        let after = clock::after(before, minute, word);
+        if after != before {
+            self.clock = Some(after);
+            self.upper.put(Key::from_slice(rows::CLOCK), rows::encode(&after));
+        }
+        if after.minute == before.minute { Ok(()) } else { self.forget_until(after.minute) }
+    }
+
+    fn forget_until(&mut self, minute: i64) -> Result<(), MapError> {
         let end = rows::forget(minute, &[]);
         loop {
             let over = self.scan(&rows::forget(0, &[]), &end, FORGET_AT_ONCE)?;

@@ -16,6 +16,7 @@ impl From<Rejected> for Refused {
             Rejected::Case(refused) => *refused,
             Rejected::UnknownSequence { .. } => Self::because(Reason::DeliveryUnknown),
             Rejected::Leased { .. } => Self::new(Reason::Internal, "It is on its way to the recipient; try again."),
+            Rejected::ClockHeld => Self::because(Reason::ClockHeld),
             Rejected::Full => Self::because(Reason::StoreFull),
             Rejected::PartMissing { .. } => Self::because(Reason::PartMissing),
             Rejected::TooLarge { what } => {

@@ -19,7 +19,7 @@
 //! | `n` name | sequence | named records |
 //! | `m` | | taken by the map itself (`map::runs`) |
 //! | `p` | sequence | the first fact that is not applied |
-//! | `y` | [`ClockRow`] | how far ids are forgotten |
+//! | `y` | [`ClockRow`] | how far the clock has come, and ids are forgotten |
 //!
 //! Never knows: facts. Invariant: a value is a function of the facts up to its position and of nothing else (no clock, no lease),
 //! so that a rebuilt outbox is equal row by row.
@@ -48,7 +48,7 @@ fn probe(key: &[u8]) -> Option<&[u8]> {
 pub(crate) const END: &[u8] = &[0xff];
 /// The position.
 pub(crate) const POSITION: &[u8] = b"p";
-/// How far ids are forgotten.
+/// How far the clock has come.
 pub(crate) const CLOCK: &[u8] = b"y";
 
 /// An id, from acceptance until it is forgotten.
@@ -168,12 +168,15 @@ pub(crate) struct CaseValue {
     pub(crate) expires: bool,
 }
 
-/// How far ids are forgotten.
+/// How far the clock has come with the facts, in minutes since 1970.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub(crate) struct ClockRow {
-    /// Minutes since 1970; ids to be remembered until before it are gone.
+    /// By a clock that was believed; ids to be remembered until before it are gone. 0: there is no fact yet.
     #[prost(int64, tag = "1")]
     pub(crate) minute: i64,
+    /// By one with which something could be signed, believed or not.
+    #[prost(int64, tag = "2")]
+    pub(crate) dated: i64,
 }
 
 /// Reads a value; one that is damaged is the map's fault.

@@ -32,6 +32,7 @@ use crate::{
 };
 
 mod cases;
+mod clock;
 mod durability;
 mod erasure;
 mod faults;

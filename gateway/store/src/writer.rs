@@ -385,11 +385,12 @@ impl Drop for End<'_> {
 /// The second thread: applies and erases until the writer ends.
 fn apply_all(shared: &Shared) {
     let _end = End { shared, thread: "outbox" };
-    let mut sweep_at = shared.clock.now_ms().saturating_add(home::SWEEP_EVERY_MS);
+    let mut swept_ms = shared.clock.now_ms();
     while shared.outbox.wait_for_work() {
         apply(shared);
-        if shared.clock.now_ms() >= sweep_at {
-            sweep_at = shared.clock.now_ms().saturating_add(home::SWEEP_EVERY_MS);
+        // A clock that was set back must not make this wait for it.
+        if shared.clock.now_ms().abs_diff(swept_ms) >= home::SWEEP_EVERY_MS {
+            swept_ms = shared.clock.now_ms();
             home::sweep_parts(shared, false);
         }
     }

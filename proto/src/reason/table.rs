@@ -141,6 +141,7 @@ reasons! {
         GatewayUnavailable = "GATEWAY_UNAVAILABLE", Unavailable, AfterMs(5_000), "The adapter has no connection to its gateway and needs one for this.";
         StoreFull = "STORE_FULL", ResourceExhausted, AfterMs(60_000), "The node's disk or queue is full; nothing was accepted. Try later: whoever runs the node makes room.";
         StoreFailed = "STORE_FAILED", Unavailable, AfterMs(5_000), "The disk failed a write; nothing was accepted and the node stops.";
+        ClockHeld = "CLOCK_HELD", Unavailable, AfterMs(5_000), "The node does not believe its clock: it signs, ends and refuses nothing by it until somebody sets or confirms it.";
         Internal = "INTERNAL", Internal, AfterMs(5_000), "A fault of the node itself; its log says more.";
         AuditNotYetServed = "AUDIT_NOT_YET_SERVED", Unimplemented, Never, "The audit log is not served by this version.";
         ScreeningNotYetServed = "SCREENING_NOT_YET_SERVED", Unimplemented, Never, "The catalogue of benefits is not served by this version.";

@@ -2,7 +2,7 @@
 //!
 //! Knows: `w` rows, leases, due times. Never knows: who receives. Invariants: nothing is leased twice at once; nothing that expired,
 //! is a dead letter, or stands behind another of its order; a retry that is due takes at most half of a lease, so that neither
-//! fresh messages nor retries starve.
+//! fresh messages nor retries starve; a clock that was set back by more than a day puts nothing off.
 
 use std::{cell::Cell, sync::Arc, time::Duration};
 
@@ -11,6 +11,7 @@ use tramite_proto::pb::journal::v1::{Fact, fact::Kind};
 use super::Store;
 use crate::{
     answer::Leased,
+    clock::PUT_OFF_MAX_MS,
     error::ReadError,
     lanes::Lane,
     map::Key,
@@ -25,6 +26,9 @@ const LOOK_AT_ONCE: usize = 64;
 const LEASE_MAX: usize = 1024;
 /// Whoever waits looks at the clock this often, as it may be set.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// So much further away a due time is of another clock than this one; less is a correction.
+const CORRECTION_MAX_MS: i64 = 600_000;
 
 /// What is handed out so far.
 struct Taking<'a> {
@@ -63,6 +67,8 @@ impl Store {
         }
         let from = rows::ready(taking.queue, 1, 0);
         let to = rows::ready(taking.queue, taking.now_ms.saturating_add(1), 0);
+        self.walk(from, &to, |sequence| self.take(taking, sequence, limit))?;
+        let (from, to) = of_another_clock(taking.queue, taking.now_ms);
         self.walk(from, &to, |sequence| self.take(taking, sequence, limit))
     }
 
@@ -217,6 +223,8 @@ impl Store {
         };
         let later = rows::ready(queue, now_ms.saturating_add(1), 0);
         self.walk(rows::ready(queue, 1, 0), &later, &mut look)?;
+        let (from, to) = of_another_clock(queue, now_ms);
+        self.walk(from, &to, &mut look)?;
         if found.get() {
             return Ok(None);
         }
@@ -235,5 +243,16 @@ impl Store {
 /// `ready` is asked although only what is ready has a `w` row: between the look at those rows and at the item it may have become a
 /// dead letter.
 fn is_eligible(item: &ItemRow, now_ms: i64) -> bool {
-    item.ready && item.due_ms <= now_ms && (item.expires_ms == 0 || item.expires_ms > now_ms)
+    let due = item.due_ms <= now_ms || item.due_ms > far_ms(now_ms);
+    item.ready && due && (item.expires_ms == 0 || item.expires_ms > now_ms)
+}
+
+/// What is due after this was put off by a clock that stood elsewhere: it is due now, not when this one comes there.
+fn far_ms(now_ms: i64) -> i64 {
+    now_ms.saturating_add(PUT_OFF_MAX_MS + CORRECTION_MAX_MS)
+}
+
+/// From where to where its rows stand.
+fn of_another_clock(queue: &str, now_ms: i64) -> (Key, Key) {
+    (rows::ready(queue, far_ms(now_ms).saturating_add(1), 0), rows::ready(queue, i64::MAX, u64::MAX))
 }

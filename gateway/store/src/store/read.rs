@@ -14,6 +14,7 @@ use tramite_proto::{
 use super::Store;
 use crate::{
     answer::{Attempt, CaseRow, Due, MessageRow, MessageState, QueueStats, RecordRow},
+    clock,
     error::{MapError, ReadError},
     map::Pair,
     overlay::{Rows as _, successor},
@@ -337,12 +338,16 @@ impl Store {
         }
     }
 
-    /// What has passed its time: at most `limit` messages and as many cases. Leased messages and dead letters are left out.
+    /// What has passed its time: at most `limit` messages and as many cases. Leased messages and dead letters are left out. Nothing has,
+    /// by a clock that is not believed.
     ///
     /// # Errors
     /// See [`ReadError`].
     pub fn due(&self, now_ms: i64, limit: usize) -> Result<Due, ReadError> {
         let mut due = Due::default();
+        if !clock::is_believed(&self.shared.outbox, now_ms)? {
+            return Ok(due);
+        }
         let to = rows::expiry(now_ms.saturating_add(1), 0);
         let mut from = rows::expiry(0, 0);
         while due.messages.len() < limit {
