@@ -1,21 +1,20 @@
 //! What the clock ends: messages that nobody took before their expiry, and cases that nobody took up before their deadline. Each is a
 //! fact with the gateway's evidence, and somebody is told. It runs each second; it knows times and states, never content.
 //!
-//! When more than a day lies between the last record and the clock, or between two looks at the clock, the clock itself may be wrong:
-//! then nothing expires until an operator releases `clock`.
+//! When more than a day lies between the last record and the clock, the clock itself may be wrong: then the store holds whatever it
+//! would end, running or just started, until an operator releases `clock`.
 
 use std::sync::Arc;
 
 use tramite_proto::{
     ids::{CaseId, uuid_text},
-    pb::journal::v1::{CaseExpired, CaseMove, Outcome, Recorded, Settled},
+    pb::journal::v1::{CaseExpired, CaseMove, Outcome, Settled},
     reason::{Reason, Refused},
     states::{CaseKind, Party, can_expire},
 };
-use tramite_store::{CaseRow, Change, Done, MessageRow, Mover, Slot};
+use tramite_store::{CaseRow, Change, ClockState, Done, MessageRow, Mover, Slot};
 
 use crate::{
-    holds::{CLOCK, RECORD_PREFIX},
     hub::{Consigned, Hub},
     limits,
     prove::About,
@@ -23,73 +22,47 @@ use crate::{
 };
 
 const EXPIRED: &str = "expired";
-/// The record of what the clock last said.
-const CLOCK_SEEN: &str = "clock/seen";
 
-/// Holds expiry when the clock and the last record are more than a day apart; `last_ms` 0: there is no record yet. The hold is a
-/// record itself, so that a restart does not undo it.
-pub async fn judge_clock(hub: &Hub, last_ms: i64) {
-    let now_ms = hub.clock.now_ms();
-    if last_ms == 0 || now_ms.abs_diff(last_ms) <= limits::CLOCK_GAP_MAX_MS.unsigned_abs() {
-        return;
-    }
-    if hub.config.clock.accept_gap {
-        tracing::warn!(last_ms, now_ms, "more than a day between record and clock; the configuration says to go on");
-        return;
-    }
-    if !hub.holds.hold(CLOCK) {
-        return;
-    }
-    hub.metrics.clock_held.set(1);
-    tracing::error!(
-        last_ms,
-        now_ms,
-        "more than a day between record and clock: nothing expires until an operator releases `clock`"
-    );
-    let reason = format!("the last record is of {last_ms} ms, the clock says {now_ms} ms");
-    let fact = Recorded {
-        name: format!("{RECORD_PREFIX}{CLOCK}"),
-        value: Some(reason.clone().into()),
-        by: hub.config.name.clone(),
-        reason,
+/// Looks at the clock. The store holds one that is more than a day from the last record; here that is told, or answered by the
+/// configuration.
+pub async fn look_at_clock(hub: &Hub) {
+    let by = hub.config.name.as_str();
+    let state = match hub.store.look_at_clock(by).await {
+        Ok(state) => state,
+        Err(rejected) => return tracing::warn!(%rejected, "what the clock says was not recorded"),
     };
-    if let Err(rejected) = hub.store.commit_one(Change::Record { fact: Box::new(fact) }).await {
-        tracing::error!(%rejected, "the hold on the clock was not recorded");
+    let began = state == ClockState::Held { began: true };
+    if began && hub.config.clock.accept_gap {
+        tracing::warn!("more than a day between record and clock; the configuration says to go on");
+        if let Err(rejected) = hub.store.confirm_clock(by, "[clock] accept_gap = true").await {
+            tracing::error!(%rejected, "that the clock is right was not recorded");
+        }
+        return;
     }
+    if began {
+        tracing::error!(
+            now_ms = hub.clock.now_ms(),
+            "more than a day between record and clock: nothing expires, is deleted or given up until an operator has checked the clock and \
+             says so: tramite ops release clock --reason '…'"
+        );
+    }
+    hub.metrics.clock_held.set(i64::from(state != ClockState::Believed));
 }
 
-/// Looks each second for what has expired, until the gateway stops.
+/// Looks each second at the clock, and for what has expired, until the gateway stops.
 pub async fn run(hub: Arc<Hub>) {
-    let mut last_ms = hub.clock.now_ms();
-    let mut seen_ms = last_ms;
     loop {
         tokio::select! {
             () = hub.stop.cancelled() => return,
             () = tokio::time::sleep(limits::EXPIRY_INTERVAL) => {}
         }
-        judge_clock(&hub, last_ms).await;
-        last_ms = hub.clock.now_ms();
-        if last_ms.saturating_sub(seen_ms) >= limits::CLOCK_SEEN_INTERVAL_MS {
-            seen_ms = last_ms;
-            record_clock(&hub, last_ms).await;
-        }
+        look_at_clock(&hub).await;
         while pass(&hub).await == limits::EXPIRIES_PER_PASS_MAX {}
-    }
-}
-
-/// Writes down what the clock says, so that only a gateway that was away has a gap.
-async fn record_clock(hub: &Hub, now_ms: i64) {
-    let fact = Recorded { name: CLOCK_SEEN.to_owned(), value: Some(now_ms.to_string().into()), ..Recorded::default() };
-    if let Err(rejected) = hub.store.commit_one(Change::Record { fact: Box::new(fact) }).await {
-        tracing::warn!(%rejected, "what the clock says was not recorded");
     }
 }
 
 /// One pass; says how many it found due.
 pub async fn pass(hub: &Hub) -> usize {
-    if hub.holds.is_held(CLOCK) {
-        return 0;
-    }
     let due = match hub.store.due(hub.clock.now_ms(), limits::EXPIRIES_PER_PASS_MAX) {
         Ok(due) => due,
         Err(error) => {

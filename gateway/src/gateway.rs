@@ -223,8 +223,7 @@ impl Gateway {
             stop: stop.clone(),
         });
         directory::refill(&hub);
-        hub.metrics.clock_held.set(i64::from(hub.holds.is_held(holds::CLOCK)));
-        expire::judge_clock(&hub, recovery.last_ms).await;
+        expire::look_at_clock(&hub).await;
         if let Some((listener, _)) = page {
             page::serve(Arc::clone(&hub), listener, stop.clone());
         }
@@ -277,7 +276,9 @@ fn open(config: &Config, around: &Surroundings, prover: &Prover) -> Result<(Stor
 
 fn held(store: &Store) -> Vec<String> {
     let rows = store.records(holds::RECORD_PREFIX).unwrap_or_default();
-    rows.iter().filter_map(|row| row.name.strip_prefix(holds::RECORD_PREFIX)).map(str::to_owned).collect()
+    let names = rows.iter().filter_map(|row| row.name.strip_prefix(holds::RECORD_PREFIX));
+    // That of the clock is the store's own.
+    names.filter(|name| *name != holds::CLOCK).map(str::to_owned).collect()
 }
 
 /// Runs until `stop`, or until something that must not end has ended; then lets go in order: calls, then the store.

@@ -1,12 +1,12 @@
-//! Who is held: institutions to which nothing is delivered until an operator releases them, and the clock. A mirror of the records
+//! Who is held: institutions to which nothing is delivered until an operator releases them. A mirror of the records
 //! `hold/…` in the journal: refilled from them at start, changed only after a record is durable. It knows names; never queues, nor why an operator
-//! holds.
+//! holds. The hold on the clock is the store's own.
 
 use std::collections::BTreeSet;
 
 use tokio::sync::watch;
 
-/// Name of the hold on everything that the clock decides.
+/// Operators call the hold on everything that the clock decides by this name.
 pub const CLOCK: &str = "clock";
 /// Records of holds are named with this before the institution's name.
 pub const RECORD_PREFIX: &str = "hold/";

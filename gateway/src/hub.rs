@@ -115,6 +115,15 @@ impl Hub {
         }
     }
 
+    /// A refusal for good, unless a clock that is not believed may be what made it: then it is put off.
+    #[must_use]
+    pub fn by_clock(&self, now_ms: i64, refused: Refused) -> Refused {
+        use Reason::{CertificateInvalid, IdExpired, KeyExpired, KeyUnknown, MessageExpired};
+        let of_the_clock =
+            matches!(refused.reason, CertificateInvalid | IdExpired | KeyExpired | KeyUnknown | MessageExpired);
+        if of_the_clock && !self.store.believes(now_ms) { Refused::because(Reason::ClockHeld) } else { refused }
+    }
+
     /// The message of an accepting fact.
     ///
     /// # Errors

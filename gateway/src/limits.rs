@@ -85,10 +85,6 @@ pub const DETAIL_CHARS_MAX: usize = 300;
 pub const EXPIRIES_PER_PASS_MAX: usize = 256;
 /// An id is remembered so much longer than its message lives: later repeats are refused as expired.
 pub const REMEMBER_AFTER_EXPIRY_MS: i64 = statement::REMEMBERED_MS;
-/// A larger gap between the last record and the clock, or between two looks at the clock, holds expiry until an operator confirms.
-pub const CLOCK_GAP_MAX_MS: i64 = tramite_store::CLOCK_GAP_MAX_MS;
-/// A gateway to which nothing happens records so often that it saw the clock: a quiet weekend is no gap. Four a day leave room for one to fail.
-pub const CLOCK_SEEN_INTERVAL_MS: i64 = 6 * 3_600_000;
 
 /// Streams of one connection. tonic passes "no limit" to hyper; an adapter needs three and its part transfers.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 64;

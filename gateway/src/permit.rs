@@ -3,6 +3,7 @@
 //! [`Member`] in hand. It knows what origin says; never content. What only the journal's writer can decide (uniqueness, the case) is
 //! decided there.
 //!
+//! While the clock is not believed, what only the clock speaks against is put off, never refused for good.
 //! A repeat of an accepted message skips what may have changed since (policy, keys, time, parts): it gets its original answer.
 
 use bytes::Bytes;
@@ -79,10 +80,18 @@ impl From<Refused> for Denied {
 /// Checks one submission of `member`.
 ///
 /// # Errors
-/// The first check that does not hold, with its reason.
+/// The first check that does not hold, with its reason. What only a clock that is not believed speaks against is put off (CLOCK_HELD).
 pub fn permit(hub: &Hub, member: &Member, submission: Submission) -> Result<Permitted, Denied> {
     check_sizes(&submission)?;
-    let now_ms = hub.clock.now_ms();
+    let (now_ms, json) = (hub.clock.now_ms(), submission.origin.json.clone());
+    judge(hub, member, submission, now_ms).or_else(|denied| {
+        let refused = hub.by_clock(now_ms, denied.refused);
+        let sequence = if refused.reason == Reason::ClockHeld { before(hub, member, &json) } else { None };
+        sequence.map(|sequence| Permitted::Repeat { sequence }).ok_or(Denied { refused, ..denied })
+    })
+}
+
+fn judge(hub: &Hub, member: &Member, submission: Submission, now_ms: i64) -> Result<Permitted, Denied> {
     let verified = hub.keyring.verify(&submission.origin, now_ms, Some(member.as_str()))?;
     let identity = verified.identity;
     let Statement::Origin(origin) = verified.statement else {
@@ -99,6 +108,13 @@ pub fn permit(hub: &Hub, member: &Member, submission: Submission) -> Result<Perm
         }
         Err(refused) => Err(Denied { refused, vouched: true }),
     }
+}
+
+/// Under which sequence these very bytes of `member` were accepted before. When the clock says that their signature does not count any
+/// more, it counted then, and the answer is one that the member has had.
+fn before(hub: &Hub, member: &Member, json: &[u8]) -> Option<u64> {
+    let origin = Origin::parse(json).ok().filter(|origin| origin.iss == *member.name())?;
+    repeat(hub, &origin, Digest::of(json)).ok()?
 }
 
 /// Nothing larger than a frame may carry is hashed or verified.

@@ -16,6 +16,8 @@ use crate::{
 
 /// The reason of an attempt whose stream was lost. No recipient can say it of its own.
 pub const LOST: Reason = Reason::RecipientUnreachable;
+/// The reason of an attempt that the recipient put off because it does not believe its clock.
+pub const CLOCK: Reason = Reason::ClockHeld;
 
 /// One attempt that failed.
 #[derive(Debug, Clone)]
@@ -35,8 +37,8 @@ pub struct Failure {
 /// When the next attempt may be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Again {
-    /// The stream was lost: at once, because the recipient has to come back first, which is wait enough; from the second loss in a row
-    /// after a wait. It says nothing of the message, so nothing is given up for it.
+    /// The stream was lost, or the recipient's clock is wrong: at once, because the recipient has to come back first, which is wait enough;
+    /// from the second time in a row after a wait. It says nothing of the message, so nothing is given up for it.
     Lost,
     /// By the policy, and no sooner than after so many milliseconds.
     Later {
@@ -62,7 +64,7 @@ fn doubled_ms(first_ms: u64, longest_ms: u64, doublings: u32, permille: u64) -> 
 struct Past {
     /// Those that count: put off by the recipient, or not settled in time.
     counted: u32,
-    /// Streams that were lost, one after the other, just before this.
+    /// Streams that were lost and clocks that were wrong, one after the other, just before this.
     lost_in_a_row: u32,
 }
 
@@ -73,7 +75,7 @@ impl Past {
             if number == 0 {
                 // A redrive: everything begins anew.
                 past = Self::default();
-            } else if reason == LOST.as_str() {
+            } else if reason == LOST.as_str() || reason == CLOCK.as_str() {
                 past.lost_in_a_row = past.lost_in_a_row.saturating_add(1);
             } else {
                 past.lost_in_a_row = 0;
@@ -122,14 +124,16 @@ pub fn change(hub: &Hub, queue: &str, failure: Failure) -> Change {
     let policy = &hub.config.delivery;
     let past = Past::read(hub, &failure);
     let attempt = past.counted.saturating_add(1);
+    let now_ms = hub.clock.now_ms();
+    // What fails while the clock is not believed may fail for it, here or at the recipient: it is offered for as long as that takes.
     if failure.again != Again::Lost
         && attempt >= policy.attempts_max
+        && hub.store.believes(now_ms)
         && let Some(change) = give_up(hub, &failure, attempt)
     {
         return change;
     }
     let wait_ms = wait_ms(policy, &past, failure.again, hub.prover.permille());
-    let now_ms = hub.clock.now_ms();
     let detail = failure.detail.chars().take(limits::DETAIL_CHARS_MAX).collect();
     let due_ms = if wait_ms == 0 { 0 } else { now_ms.saturating_add_unsigned(wait_ms) };
     Change::FailAttempt { sequence: failure.sequence, queue: queue.to_owned(), reason: failure.reason, detail, due_ms }
@@ -193,6 +197,7 @@ mod tests {
         let lost = LOST.as_str();
         assert_eq!(Past::of([(1, lost), (2, lost)]), Past { counted: 0, lost_in_a_row: 2 });
         assert_eq!(Past::of([(1, lost), (2, "LEASE_TIMEOUT")]), Past { counted: 1, lost_in_a_row: 0 });
+        assert_eq!(Past::of([(1, CLOCK.as_str()), (2, CLOCK.as_str())]), Past { counted: 0, lost_in_a_row: 2 });
         assert_eq!(
             Past::of([(1, "NACK_TRANSIENT"), (0, "well again"), (1, lost)]),
             Past { counted: 0, lost_in_a_row: 1 }

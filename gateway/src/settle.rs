@@ -124,7 +124,9 @@ fn receipt(
     trace::follow(&span, accepted(&consigned.fact).map_or("", |accepted| accepted.traceparent.as_str()));
     let _entered = span.enter();
     let statement = batch::unframe(jws, framed)?;
-    let verified = hub.keyring.verify(&statement, hub.clock.now_ms(), Some(member.as_str()))?;
+    let now_ms = hub.clock.now_ms();
+    let verified = hub.keyring.verify(&statement, now_ms, Some(member.as_str()));
+    let verified = verified.map_err(|refused| hub.by_clock(now_ms, refused))?;
     let Said::Receipt(receipt) = verified.statement else {
         return Err(Refused::new(Reason::StatementMalformed, "A delivery is settled with a receipt.").field("typ"));
     };
@@ -212,13 +214,11 @@ fn retry_later(hub: &Hub, member: &Member, sequence: u64, later: &RetryLater, at
     let Some(attempt) = attempts.get(&sequence).copied() else { return Asked::Nothing };
     let reason =
         if is_stable(&later.reason) { later.reason.clone() } else { Reason::NackTransient.as_str().to_owned() };
-    let failure = Failure {
-        sequence,
-        attempt,
-        reason: reason.clone(),
-        detail: later.detail.clone(),
-        again: Again::Later { at_least_ms: later.delay_ms },
+    let again = match reason == retry::CLOCK.as_str() {
+        true => Again::Lost,
+        false => Again::Later { at_least_ms: later.delay_ms },
     };
+    let failure = Failure { sequence, attempt, reason: reason.clone(), detail: later.detail.clone(), again };
     Asked::Later { reason, change: Box::new(retry::change(hub, member.as_str(), failure)) }
 }
 

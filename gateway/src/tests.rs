@@ -2,6 +2,7 @@
 
 mod adapter;
 mod cases;
+mod clock;
 mod delivery;
 mod ends;
 mod gate;

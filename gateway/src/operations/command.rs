@@ -4,7 +4,7 @@ use tramite_proto::{
     pb::journal::v1::{Outcome, Recorded, Settled},
     reason::{Reason, Refused},
 };
-use tramite_store::{CLOCK_CONFIRMED, Change, Done, MessageRow, MessageState, Slot};
+use tramite_store::{Change, Done, MessageRow, MessageState, Slot};
 
 use crate::{
     holds::{CLOCK, RECORD_PREFIX},
@@ -56,10 +56,12 @@ pub(super) async fn discard(hub: &Hub, operator: &Operator, message_id: &str, re
 pub(super) async fn hold(hub: &Hub, operator: &Operator, name: &str, reason: &str) -> Result<(), Refused> {
     let reason = check_reason(reason)?;
     check_name(hub, name)?;
-    commit(hub, record(operator, name, reason, true)).await?;
-    hub.holds.hold(name);
     if name == CLOCK {
+        hub.store.hold_clock(operator.name(), reason).await.map_err(|rejected| hub.rejected(rejected))?;
         hub.metrics.clock_held.set(1);
+    } else {
+        commit(hub, record(operator, name, reason, true)).await?;
+        hub.holds.hold(name);
     }
     tracing::warn!(operator = operator.name(), institution = name, "held");
     Ok(())
@@ -69,18 +71,12 @@ pub(super) async fn hold(hub: &Hub, operator: &Operator, name: &str, reason: &st
 pub(super) async fn release(hub: &Hub, operator: &Operator, name: &str, reason: &str) -> Result<(), Refused> {
     let reason = check_reason(reason)?;
     check_name(hub, name)?;
-    commit(hub, record(operator, name, reason, false)).await?;
-    hub.holds.release(name);
     if name == CLOCK {
+        hub.store.confirm_clock(operator.name(), reason).await.map_err(|rejected| hub.rejected(rejected))?;
         hub.metrics.clock_held.set(0);
-        // The store too keeps what it would forget by the clock, until it is told that the clock is right.
-        let fact = Recorded {
-            name: CLOCK_CONFIRMED.to_owned(),
-            value: Some(hub.clock.now_ms().to_string().into()),
-            by: operator.name().to_owned(),
-            reason: reason.to_owned(),
-        };
-        commit(hub, Change::Record { fact: Box::new(fact) }).await?;
+    } else {
+        commit(hub, record(operator, name, reason, false)).await?;
+        hub.holds.release(name);
     }
     tracing::warn!(operator = operator.name(), institution = name, "released");
     Ok(())

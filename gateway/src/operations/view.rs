@@ -39,6 +39,7 @@ pub(super) fn overview(hub: &Hub) -> Result<Overview, Refused> {
         delivered: hub.metrics.totals.delivered(),
         refused: hub.metrics.totals.refused(),
         queues,
+        clock_held: hub.store.clock_hold().map_err(|error| hub.read_failed(&error))?.unwrap_or_default(),
     })
 }
 

@@ -14,11 +14,11 @@ use super::{
 };
 
 /// A sealed part of 300 KB: five chunks, more than one frame.
-fn sealed() -> Bytes {
+pub(super) fn sealed() -> Bytes {
     (0..300_000_u32).map(|place| place.to_le_bytes()[0]).collect::<Vec<_>>().into()
 }
 
-fn header(draft: &Draft, part: u32, bytes: &[u8]) -> PartHeader {
+pub(super) fn header(draft: &Draft, part: u32, bytes: &[u8]) -> PartHeader {
     PartHeader {
         message_id: draft.id.to_string(),
         part,
@@ -28,7 +28,7 @@ fn header(draft: &Draft, part: u32, bytes: &[u8]) -> PartHeader {
     }
 }
 
-async fn put(from: &Adapter, header: PartHeader, bytes: &Bytes) -> Result<bool, Refused> {
+pub(super) async fn put(from: &Adapter, header: PartHeader, bytes: &Bytes) -> Result<bool, Refused> {
     let frames =
         [Frame::Header(header)].into_iter().chain(bytes.chunks(200_000).map(|data| Frame::Data(bytes.slice_ref(data))));
     let frames: Vec<_> = frames.map(|frame| PutPartRequest { frame: Some(frame) }).collect();

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tramite_certs::{
-    authority::{Authority, BundleOptions, issue_bundle},
+    authority::{Authority, BundleOptions, CRL_DAYS_MAX, Renewal, issue_bundle, renew},
     connect::{Expected, channel},
     identity::{Role, TrustDomain},
     tls::{ClientTls, TlsFiles},
@@ -30,6 +30,9 @@ use crate::{Config, Ended, Gateway, Running, Surroundings};
 
 /// How long a test waits for what must come.
 pub(super) const SOON: Duration = Duration::from_secs(60);
+
+/// No test sets its clock further than this.
+const STEP_MAX_S: i64 = 400 * 86_400;
 
 /// The system's clock and an offset.
 #[derive(Debug, Clone, Default)]
@@ -139,7 +142,12 @@ impl World {
     fn prepare(change: impl FnOnce(&mut Config)) -> Self {
         let clock = TestClock::default();
         let directory = tempfile::tempdir().unwrap();
+        // Roots and a revocation list that count wherever a test sets the clock.
+        clock.advance_s(-STEP_MAX_S);
         let mut authority = Authority::init(&directory.path().join("ca"), domain(), Arc::new(clock.clone())).unwrap();
+        clock.advance_s(STEP_MAX_S * 2);
+        authority.crl(CRL_DAYS_MAX).unwrap();
+        clock.advance_s(-STEP_MAX_S);
         let options = BundleOptions {
             dns: vec!["localhost".to_owned()],
             addresses: vec!["127.0.0.1".parse().unwrap()],
@@ -178,6 +186,12 @@ impl World {
             stop.cancel();
             running.wait().await.unwrap();
         }
+    }
+
+    /// Gives the gateway a TLS certificate that counts at this hour.
+    pub(super) fn renew(&self) {
+        let out = self.directory.path().join("gateway");
+        renew(&mut self.authority.lock().unwrap(), &out, Renewal::Tls, None).unwrap();
     }
 
     /// How it ended by itself.
