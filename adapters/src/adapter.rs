@@ -240,6 +240,7 @@ async fn begin(
 ) -> Result<Begun, StartError> {
     core.restore_keys()?;
     core.count_inbox()?;
+    janitor::look_at_clock(core).await;
     let folder = config.data.join("attachments");
     let attachments = Attachments::open(&folder, Arc::clone(&around.clock), around.entropy.clone());
     let attachments = attachments.map_err(system(format!("use {}", folder.display())))?;

@@ -7,7 +7,7 @@
 //! ```
 //! When a message is sent, its files are sealed again under the message's own key: message id and place, which are part of every
 //! chunk, are not known before. Knows files and limits. Never knows messages. Invariants: no file is ever whole in memory; what a
-//! crash leaves without `.about`, and whatever is older than 24 hours, is removed.
+//! crash leaves without `.about`, and whatever is older than 24 hours, is removed by the next sweep at which the clock is believed.
 
 use std::{
     fs, io,
@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// As the contract says; a caller that takes longer puts the file again.
-const KEEP_MS: i64 = 24 * 3_600_000;
+const KEEP_MS: u64 = 24 * 3_600_000;
 /// Attachments of forty full messages; a caller that puts files and never sends would otherwise fill the disk.
 const STAGED_BYTES_MAX: u64 = 1 << 30;
 /// Bytes read from a file at a time.
@@ -74,7 +74,7 @@ impl std::fmt::Debug for Attachments {
 }
 
 impl Attachments {
-    /// Opens the folder, makes it and its key when they are missing, removes what a crash left.
+    /// Opens the folder, makes it and its key when they are missing.
     pub(crate) fn open(directory: &Path, clock: Arc<dyn Clock>, entropy: Entropy) -> io::Result<Self> {
         create_private_dir(directory)?;
         let path = directory.join("staging.key");
@@ -82,9 +82,7 @@ impl Attachments {
             Some(key) => key,
             None => make_key(directory, &path, &entropy)?,
         };
-        let attachments = Self { directory: directory.to_owned(), key: Arc::new(key), clock, entropy };
-        attachments.sweep()?;
-        Ok(attachments)
+        Ok(Self { directory: directory.to_owned(), key: Arc::new(key), clock, entropy })
     }
 
     /// Begins a file.
@@ -148,15 +146,15 @@ impl Attachments {
         }
     }
 
-    /// Removes what is older than 24 hours, and what a crash left half written.
-    pub(crate) fn sweep(&self) -> io::Result<()> {
-        let now_ms = self.clock.now_ms();
+    /// Removes what is older than 24 hours at that hour, and what a crash left half written. What a clock far ahead has written is as old
+    /// as it is from now.
+    pub(crate) fn sweep(&self, now_ms: i64) -> io::Result<()> {
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
             let id = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<MessageId>().ok());
             // The id was made when the file was begun, and says when that was.
             let Some(made_ms) = id.and_then(|id| id.made_ms()) else { continue };
-            if now_ms.saturating_sub(made_ms) > KEEP_MS {
+            if now_ms.abs_diff(made_ms) > KEEP_MS {
                 fs::remove_file(&path)?;
             }
         }

@@ -194,4 +194,12 @@ impl back_office_server::BackOffice for Service {
     async fn get_status(&self, _: Call<pb::GetStatusRequest>) -> Result<Response<pb::Status>, Status> {
         self.answer(self.office.status())
     }
+
+    async fn confirm_clock(
+        &self,
+        call: Call<pb::ConfirmClockRequest>,
+    ) -> Result<Response<pb::ConfirmClockResponse>, Status> {
+        let confirmed = self.office.confirm_clock(&call.into_inner().reason).await;
+        self.answer(confirmed.map(|()| pb::ConfirmClockResponse {}))
+    }
 }

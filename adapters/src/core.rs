@@ -52,6 +52,16 @@ impl Core {
         }
     }
 
+    /// Refuses for now whatever would be signed with an hour that cannot be the time: it would be taken nowhere.
+    pub(crate) fn check_clock(&self, now_ms: i64) -> Result<(), Refused> {
+        if self.store.can_date(now_ms) {
+            return Ok(());
+        }
+        let detail = "this machine's clock is far from what was recorded here: set its date and time, or, if they are right, say so: \
+                      tramite confirm-clock --reason '…'";
+        Err(Refused::new(Reason::ClockHeld, detail))
+    }
+
     /// Counts what waits for the back office since an earlier run.
     pub(crate) fn count_inbox(&self) -> Result<(), Refused> {
         let mut bytes = 0_u64;

@@ -147,6 +147,7 @@ impl Core {
 
     /// Publishes the own key record, a new one when keys have changed or it runs out.
     async fn publish(&self, seq_seen: u64) -> Result<(), Refused> {
+        self.check_clock(self.clock.now_ms())?;
         let kept = self.store.record(OWN).map_err(unreadable)?;
         let last = kept.as_ref().and_then(|row| Statement::decode(row.value.clone()).ok());
         let seq_last = last.as_ref().and_then(|last| KeyRecord::parse(&last.json).ok()).map_or(0, |record| record.seq);

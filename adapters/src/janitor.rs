@@ -1,13 +1,14 @@
-//! What must happen by itself: messages that expire here, refusals that were not ended, attachments that were never sent, keys that
-//! change on the disk.
+//! What must happen by itself: a look at the clock, messages that expire here, refusals that were not ended, attachments that were never
+//! sent, keys that change on the disk.
 //!
-//! Knows intervals. Never knows how any of it is done. Invariant: nothing here is needed for what was acknowledged to stay safe.
+//! Knows intervals. Never knows how any of it is done. Invariants: nothing here is needed for what was acknowledged to stay safe; by a
+//! clock that is not believed nothing expires and nothing is removed.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tramite_store::Leased;
+use tramite_store::{ClockState, Leased};
 
 use crate::{
     attachments::Attachments,
@@ -32,8 +33,24 @@ pub(crate) async fn run(core: Arc<Core>, attachments: Attachments, stop: Cancell
         () = stop.cancelled() => {}
         () = expire(&core) => {}
         () = watch_keys(&core) => {}
-        () = sweep(&attachments) => {}
+        () = sweep(&core, &attachments) => {}
     }
+}
+
+/// Looks at the clock. The store holds one that is more than a day from the last record; here that is told.
+pub(crate) async fn look_at_clock(core: &Core) {
+    let state = match core.store.look_at_clock(core.name.as_str()).await {
+        Ok(state) => state,
+        Err(rejected) => return tracing::warn!(%rejected, "what the clock says was not recorded"),
+    };
+    if state == (ClockState::Held { began: true }) {
+        tracing::error!(
+            now_ms = core.clock.now_ms(),
+            "more than a day between record and clock: nothing expires or is deleted until somebody has looked at this machine's date and \
+             time and says that they are right: tramite confirm-clock --reason '…'"
+        );
+    }
+    core.metrics.clock_held.set(i64::from(state != ClockState::Believed));
 }
 
 /// Refusals whose end a crash prevented.
@@ -53,6 +70,7 @@ async fn end_refusals(core: &Core) {
 async fn expire(core: &Core) {
     loop {
         sleep(EXPIRE_EVERY).await;
+        look_at_clock(core).await;
         let due = match core.store.due(core.clock.now_ms(), DUE_MAX) {
             Ok(due) => due,
             Err(error) => {
@@ -82,11 +100,14 @@ async fn watch_keys(core: &Core) {
     }
 }
 
-async fn sweep(attachments: &Attachments) {
+async fn sweep(core: &Core, attachments: &Attachments) {
     loop {
-        sleep(SWEEP_EVERY).await;
-        if let Err(error) = attachments.sweep() {
+        let now_ms = core.clock.now_ms();
+        if core.store.believes(now_ms)
+            && let Err(error) = attachments.sweep(now_ms)
+        {
             tracing::warn!(%error, "old attachments could not be removed");
         }
+        sleep(SWEEP_EVERY).await;
     }
 }

@@ -22,7 +22,7 @@ const FRAME_BYTES_MAX: usize = 8 << 20;
 /// What it means that a newer stream took over: this adapter itself opens only one.
 pub(crate) const SUPERSEDED: &str = "another adapter with this institution's certificate took over; stop one of them";
 /// A takeover is shown for so long after the connection is back: longer than the longest pause between two (see `backoff`).
-const SUPERSEDED_SHOWN_MS: i64 = 15 * 60_000;
+const SUPERSEDED_SHOWN_MS: u64 = 15 * 60_000;
 
 /// How it stands.
 #[derive(Debug, Clone, Default)]
@@ -87,7 +87,7 @@ impl Link {
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         (standing.connected, standing.since_ms) = (true, now_ms);
         // Who took over once takes over again, as long as nobody stops one of the two.
-        let rival = standing.superseded_ms != 0 && now_ms - standing.superseded_ms < SUPERSEDED_SHOWN_MS;
+        let rival = standing.superseded_ms != 0 && now_ms.abs_diff(standing.superseded_ms) < SUPERSEDED_SHOWN_MS;
         standing.problem = if rival { SUPERSEDED.to_owned() } else { String::new() };
     }
 

@@ -71,6 +71,8 @@ pub struct Metrics {
     pub outbox: Gauge,
     /// What waits for the back office.
     pub inbox: Gauge,
+    /// 1 while what the clock decides is held because the clock and the records disagree.
+    pub clock_held: Gauge,
 }
 
 impl fmt::Debug for Metrics {
@@ -109,6 +111,7 @@ impl Metrics {
         registry.register("connections", "Connections made to the gateway", self.connections.clone());
         registry.register("outbox_waiting", "What waits for the gateway", self.outbox.clone());
         registry.register("inbox_waiting", "What waits for the back office", self.inbox.clone());
+        registry.register("clock_held", "1 while expiry is held for the clock", self.clock_held.clone());
     }
 
     /// Everything in the OpenMetrics text format.

@@ -20,12 +20,15 @@ pub(crate) use self::{
 };
 use crate::{
     attachments::Attachments,
-    core::{BACKOFFICE, Core, GATEWAY, unreadable},
+    core::{BACKOFFICE, Core, GATEWAY, rejected, unreadable},
     entropy::Entropy,
     metrics::Metrics,
     outbound,
     request::Request,
 };
+
+/// Characters of the reason for which a clock is right, as the contract says.
+const REASON_CHARS_MAX: usize = 500;
 
 /// Everything that a back office may ask.
 #[derive(Debug)]
@@ -109,7 +112,21 @@ impl Office {
             inbox: store.queue(BACKOFFICE).map_err(unreadable)?.waiting,
             refused: self.core.link.refused_for_good(),
             connected_since_ms: standing.since_ms,
+            clock_held: store.clock_hold().map_err(unreadable)?.unwrap_or_default(),
         })
+    }
+
+    /// Somebody has looked at the clock, and it is right.
+    pub(crate) async fn confirm_clock(&self, reason: &str) -> Result<(), Refused> {
+        let reason = reason.trim();
+        if !(1..=REASON_CHARS_MAX).contains(&reason.chars().count()) || reason.chars().any(char::is_control) {
+            let detail = "say why the clock is right, in 1 to 500 characters on one line: it is kept in the journal";
+            return Err(Refused::new(Reason::FieldInvalid, detail).field("reason"));
+        }
+        self.core.store.confirm_clock(self.core.name.as_str(), reason).await.map_err(rejected)?;
+        self.core.metrics.clock_held.set(0);
+        tracing::warn!(reason, "the clock was confirmed: what it decides goes on");
+        Ok(())
     }
 }
 

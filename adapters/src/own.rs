@@ -18,7 +18,7 @@ use tramite_proto::{
     pb::statement::v1::Statement,
     reason::{Reason, Refused},
     seal::PrivateKey,
-    statement::KeyRecord,
+    statement::{CLOCK_AHEAD_S_MAX, KeyRecord},
 };
 use tramite_store::Notary;
 
@@ -117,6 +117,8 @@ impl Own {
             && let Ok(record) = KeyRecord::parse(&statement.json)
             && keys.are_in(&record)
             && (record.exp - now_s > RENEW_S || record.exp >= keys.signing.holder.not_after_s())
+            // One that was made by a clock far ahead is taken by nobody until then.
+            && record.iat <= now_s.saturating_add(CLOCK_AHEAD_S_MAX)
             && record.seq >= seq_seen
         {
             return Ok((record, statement));

@@ -2,6 +2,7 @@
 //!
 //! What only the real gateway can show (policy, order, kills across both) is promised in the workspace's `tests`.
 
+mod clock;
 mod delivery;
 mod keys;
 mod lies;

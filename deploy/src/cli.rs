@@ -16,8 +16,8 @@ pub(crate) use self::{
     bench::{Bench, BenchClient},
     certs::{Certs, CertsCommand, Issue, RoleWord},
     office::{
-        Case, Cases, CodeList, Codes, Documents, DocumentsCommand, Inbox, Institutions, ModeWord, RequestDocuments,
-        Send, Status,
+        Case, Cases, CodeList, Codes, ConfirmClock, Documents, DocumentsCommand, Inbox, Institutions, ModeWord,
+        RequestDocuments, Send, Status,
     },
     ops::{Decision, Ops, OpsCommand, Page},
     store::{Store, StoreCommand},
@@ -139,6 +139,15 @@ The first or last characters of its id are enough, as long as only one case fits
 
 Next: `tramite inbox` shows what waits for you, `tramite institutions` whom you may write to.")]
     Status(Status),
+    /// Say that your adapter's date and time are right, after `tramite status` asked for it.
+    #[command(after_help = "Example:
+  tramite confirm-clock --reason 'the office was closed over Easter'
+
+An adapter whose clock is more than a day from its last record deletes nothing and lets
+nothing expire: the machine was off, or its clock is wrong, and only a person can tell.
+Look at the date and time first (`date`). If they are wrong, set them, and then confirm.
+Next: `tramite status` no longer speaks of the clock.")]
+    ConfirmClock(ConfirmClock),
     /// List whom your institution may write to, and what each accepts from it.
     #[command(after_help = "Example:
   tramite institutions

@@ -94,6 +94,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
             Command::Case(asked) => command::cases::show(asked, output).await,
             Command::Documents(asked) => command::documents::run(asked, output).await,
             Command::Status(asked) => command::network::status(asked, output).await,
+            Command::ConfirmClock(asked) => command::network::confirm_clock(asked, output).await,
             Command::Institutions(asked) => command::network::institutions(asked, output).await,
             Command::Ops(asked) => command::ops::run(asked, output).await,
             Command::Bench(asked) => bench::run(asked, output).await,

@@ -204,6 +204,7 @@ impl Work {
     }
 
     async fn judge(&self, arrived: &Arrived) -> Result<Reserved, Fault> {
+        self.core.check_clock(self.core.clock.now_ms()).map_err(Fault::Later)?;
         if !take::has_room(&self.core).map_err(Fault::Later)? {
             return Err(Fault::Later(Refused::because(Reason::InboxFull)));
         }

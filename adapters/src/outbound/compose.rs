@@ -127,6 +127,7 @@ async fn compose(
     staged: &[Staged],
 ) -> Result<Composed, Refused> {
     let now_ms = core.clock.now_ms();
+    core.check_clock(now_ms)?;
     let jti = MessageId::new(now_ms, core.entropy.random());
     let content_key: [u8; 32] = core.entropy.random();
     let body = body_of(request, staged, &content_key)?;

@@ -118,7 +118,8 @@ impl Session {
             let slot = self.slot().await?;
             let leased = self.lease().await?;
             let now_ms = self.core.clock.now_ms();
-            let (live, late): (Vec<_>, Vec<_>) = leased.into_iter().partition(|leased| !is_past(leased, now_ms));
+            let past = |leased: &Leased| is_past(leased, now_ms) && self.core.store.believes(now_ms);
+            let (late, live): (Vec<_>, Vec<_>) = leased.into_iter().partition(past);
             if !late.is_empty() {
                 self.core.store.commit(late.iter().map(|leased| answer::expired(&self.core, leased)).collect()).await;
             }

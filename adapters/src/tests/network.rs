@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tramite_certs::{
-    authority::{Authority, BundleOptions, issue_bundle},
+    authority::{Authority, BundleOptions, CRL_DAYS_MAX, Renewal, issue_bundle, renew},
     identity::{Role, TrustDomain},
 };
 use tramite_proto::{
@@ -29,6 +29,9 @@ pub(super) type Office = BackOfficeClient<Channel>;
 
 /// Waits longer than this are failures.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// No test sets its clock further than this.
+const STEP_MAX_MS: i64 = 400 * 86_400_000;
 
 pub(super) struct Network {
     folder: TempDir,
@@ -56,7 +59,12 @@ impl Network {
         let folder = TempDir::new().expect("a directory");
         let clock = ManualClock::new(SystemClock.now_ms());
         let domain: TrustDomain = "tramite.example".parse().expect("a domain");
+        // Roots and a revocation list that count wherever a test sets the clock.
+        clock.advance(-STEP_MAX_MS);
         let mut authority = Authority::init(folder.path(), domain, Arc::new(clock.clone())).expect("an authority");
+        clock.advance(STEP_MAX_MS * 2);
+        authority.crl(CRL_DAYS_MAX).expect("a list");
+        clock.advance(-STEP_MAX_MS);
         for (role, name) in [
             (Role::Gateway, "gateway"),
             (Role::Institution, "caritas"),
@@ -73,6 +81,12 @@ impl Network {
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Gives an institution a TLS certificate that counts at this hour.
+    pub(super) fn renew(&self, name: &str) {
+        let authority = Authority::open(self.folder.path(), Arc::new(self.clock.clone()));
+        renew(&mut authority.expect("the authority"), &self.path(name), Renewal::Tls, None).expect("renewed");
     }
 
     /// The adapter's configuration; `port` of the gateway.

@@ -130,6 +130,15 @@ pub(crate) struct Status {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ConfirmClock {
+    #[command(flatten)]
+    pub(crate) address: AdapterAddress,
+    /// Why the clock is right; kept in the adapter's journal.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Institutions {
     #[command(flatten)]
     pub(crate) address: AdapterAddress,

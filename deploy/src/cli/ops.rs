@@ -40,9 +40,9 @@ pub(crate) enum OpsCommand {
     Redrive(Decision),
     /// End a dead letter; its sender is told, and what it held back goes on.
     Discard(Decision),
-    /// Stop deliveries to an institution; messages for it are still accepted.
+    /// Stop deliveries to an institution; messages for it are still accepted. `clock`: all that the clock would end or delete.
     Hold(Gate),
-    /// Go on with deliveries to an institution.
+    /// Go on with deliveries to an institution. `clock`: the gateway's date and time are right.
     Release(Gate),
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct Decision {
 
 #[derive(Debug, Args)]
 pub(crate) struct Gate {
-    /// Name of the institution.
+    /// Name of the institution, or `clock`.
     #[arg(value_name = "INSTITUTION")]
     pub(crate) institution: String,
     /// Why; kept in the log.

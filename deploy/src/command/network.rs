@@ -1,4 +1,4 @@
-//! `tramite status` and `tramite institutions`: how one's adapter stands, and whom it may write to.
+//! `tramite status`, `tramite confirm-clock` and `tramite institutions`: how one's adapter stands, and whom it may write to.
 
 use serde_json::json;
 use tramite_proto::pb::backoffice::v1 as bo;
@@ -18,7 +18,7 @@ pub(crate) async fn status(asked: cli::Status, output: &Output) -> Result<Exit, 
     let value = json!({
         "institution": status.institution, "version": status.version, "connected": status.connected,
         "problem": status.problem, "connected_since_ms": status.connected_since_ms, "outbox": status.outbox,
-        "inbox": status.inbox, "refused": status.refused,
+        "inbox": status.inbox, "refused": status.refused, "clock_held": status.clock_held,
     });
     output.answer(&value, || {
         let since = match status.connected_since_ms {
@@ -38,10 +38,31 @@ pub(crate) async fn status(asked: cli::Status, output: &Output) -> Result<Exit, 
         } else {
             connected
         };
+        let clock = if status.clock_held.is_empty() {
+            String::new()
+        } else {
+            let held = format!(
+                "the clock is held ({}): nothing expires or is deleted. Look at this machine's date and time, set them if they are wrong, \
+                 and say so: tramite confirm-clock --reason '…'",
+                status.clock_held
+            );
+            format!("\n{}", output.word(&held, Tone::Warn))
+        };
         format!(
-            "{}, adapter {}\n{connected}\n{} to send, {} in the inbox, {} refused for good since start",
+            "{}, adapter {}\n{connected}{clock}\n{} to send, {} in the inbox, {} refused for good since start",
             status.institution, status.version, status.outbox, status.inbox, status.refused,
         )
+    });
+    Ok(Exit::Ok)
+}
+
+/// Says that the adapter's clock is right.
+pub(crate) async fn confirm_clock(asked: cli::ConfirmClock, output: &Output) -> Result<Exit, Failure> {
+    let mut adapter = connect::adapter(&asked.address).await?;
+    let answer = adapter.client.confirm_clock(bo::ConfirmClockRequest { reason: asked.reason }).await;
+    answer.map_err(|status| adapter.failed(&status))?;
+    output.answer(&json!({ "done": "confirmed" }), || {
+        "The clock is confirmed. What is past its time by it ends or is deleted now.".to_owned()
     });
     Ok(Exit::Ok)
 }

@@ -48,12 +48,19 @@ pub(crate) async fn run(asked: Ops, output: &Output) -> Result<Exit, Failure> {
         }
         OpsCommand::Hold(asked) => {
             let request = ops::HoldRequest { institution: asked.institution.clone(), reason: asked.reason };
-            let next = "Messages for it are accepted and wait; `tramite ops release` goes on.";
+            let next = match asked.institution.as_str() {
+                "clock" => "The clock ends, deletes and gives up nothing; `tramite ops release clock` goes on.",
+                _ => "Messages for it are accepted and wait; `tramite ops release` goes on.",
+            };
             client.hold(request).await.map(|_| done(*output, "held", &asked.institution, next))
         }
         OpsCommand::Release(asked) => {
             let request = ops::ReleaseRequest { institution: asked.institution.clone(), reason: asked.reason };
-            client.release(request).await.map(|_| done(*output, "released", &asked.institution, "Deliveries go on."))
+            let next = match asked.institution.as_str() {
+                "clock" => "What is past its time by the clock ends or is deleted now.",
+                _ => "Deliveries go on.",
+            };
+            client.release(request).await.map(|_| done(*output, "released", &asked.institution, next))
         }
     };
     answered(&gateway, answer)
@@ -123,13 +130,23 @@ async fn overview(client: &mut OperationsClient<Patient>, output: Output) -> Res
     let value = json!({
         "gateway": answer.gateway, "version": answer.version, "uptime_s": answer.uptime_s, "sequence": answer.sequence,
         "waiting": answer.waiting, "dead_letters": answer.dead_letters, "accepted": answer.accepted,
-        "delivered": answer.delivered, "refused": answer.refused,
+        "delivered": answer.delivered, "refused": answer.refused, "clock_held": answer.clock_held,
         "queues": answer.queues.iter().map(queue_value).collect::<Vec<_>>(),
     });
     output.answer(&value, || {
         let up = span(i64::try_from(answer.uptime_s).unwrap_or(i64::MAX).saturating_mul(1000));
+        let clock = if answer.clock_held.is_empty() {
+            String::new()
+        } else {
+            let held = format!(
+                "the clock is held ({}): nothing expires, is deleted or given up. Look at the gateway's date and time, set them if they are \
+                 wrong, and say so: tramite ops release clock --reason '…'",
+                answer.clock_held
+            );
+            format!("\n{}", output.word(&held, Tone::Warn))
+        };
         format!(
-            "{} {}, up {up}, {} facts in its journal\nwaiting {}, dead letters {}; since start accepted {}, delivered {}, refused {}\n{}",
+            "{} {}, up {up}, {} facts in its journal{clock}\nwaiting {}, dead letters {}; since start accepted {}, delivered {}, refused {}\n{}",
             answer.gateway,
             answer.version,
             answer.sequence,
