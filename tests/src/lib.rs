@@ -22,6 +22,7 @@ pub mod loop_disk;
 pub mod lying;
 pub mod metrics;
 pub mod network;
+pub mod other_clock;
 pub mod pki;
 pub mod ports;
 pub mod process;

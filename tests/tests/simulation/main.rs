@@ -1,6 +1,6 @@
 //! The whole exchange in one process and one thread, with everything around it simulated from a seed: the real gateway, three real
 //! adapters, TLS between them, their real stores; a network, disks and time that are not. Parties crash and lose what they did not
-//! sync, lines are cut and slow, and the back offices keep the record by which the promises are judged.
+//! sync, lines are cut and slow, clocks are set to another year, and the back offices keep the record by which the promises are judged.
 //!
 //! `TRAMITE_SEEDS=10000` plays so many seeds; `TRAMITE_SEED=7` plays that one and prints what happened. A seed decides what goes wrong
 //! and when, what is sent, and every random number of the product. It does not decide everything: the product looks at its certificates
@@ -73,11 +73,12 @@ fn whatever_fails_nothing_is_lost_nothing_comes_twice_and_every_case_ends() -> R
     let outcomes = play(&stage, 1..=number("TRAMITE_SEEDS")?.unwrap_or(SEEDS), Without::Nothing);
     let sum = |of: fn(&Outcome) -> usize| outcomes.iter().map(of).sum::<usize>();
     eprintln!(
-        "{} seeds: {} messages, {} crashes, {} cuts",
+        "{} seeds: {} messages, {} crashes, {} cuts, {} clocks wrong by 400 days for a while",
         outcomes.len(),
         sum(|outcome| outcome.messages),
         sum(|outcome| outcome.crashes),
-        sum(|outcome| outcome.cuts)
+        sum(|outcome| outcome.cuts),
+        sum(|outcome| outcome.steps)
     );
     let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.broken.is_empty()).collect();
     let told: Vec<_> = failed

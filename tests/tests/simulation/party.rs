@@ -5,11 +5,13 @@ use std::{
     future::pending,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::{Result, anyhow};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tramite_adapters::{Adapter, Entropy};
 use tramite_gateway::Gateway;
@@ -27,6 +29,9 @@ use super::{
     stage::{GATEWAY, Stage},
 };
 
+/// Between two starts of what did not start.
+const START_AGAIN: Duration = Duration::from_millis(500);
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub(crate) struct Party {
@@ -36,6 +41,8 @@ pub(crate) struct Party {
     maps: Arc<dyn Maps>,
     dice: Dice,
     without: Without,
+    /// By how much its clock is wrong.
+    wrong_ms: Arc<AtomicI64>,
     /// Its store found less than it had acknowledged, and did not open.
     refused: Arc<AtomicBool>,
 }
@@ -44,14 +51,21 @@ impl Party {
     pub(crate) fn new(name: &'static str, clock: ManualClock, dice: Dice, without: Without) -> Self {
         let maps: Arc<dyn Maps> = Arc::new(MemoryMaps::new());
         let maps = if without == Without::Dedupe && name != GATEWAY { Arc::new(Forgetful(maps)) } else { maps };
-        Self { name, disk: SimulatedDisk::new(), clock, maps, dice, without, refused: Arc::default() }
+        let (wrong_ms, refused) = Default::default();
+        Self { name, disk: SimulatedDisk::new(), clock, maps, dice, without, wrong_ms, refused }
     }
 
     /// Runs it until it is crashed. Its disk failing is part of the play: it stops then, and waits for the crash that follows.
     pub(crate) async fn run(self, stage: Arc<Stage>) -> Result<()> {
-        let ended = match self.name {
-            GATEWAY => self.gateway(&stage).await,
-            _ => self.adapter(&stage).await,
+        let ended = loop {
+            let misled = self.is_misled();
+            let ended = self.live(&stage).await;
+            // It may have been set while it started.
+            if self.is_dying() || !(misled || self.is_misled()) {
+                break ended;
+            }
+            // With another year's clock its certificates do not count, and it does not start. It is started again, as whoever runs it does.
+            sleep(START_AGAIN).await;
         };
         if self.is_dying() {
             return pending().await;
@@ -61,6 +75,17 @@ impl Party {
             return pending().await;
         }
         Err(anyhow!("{} ended by itself: {ended:?}", self.name))
+    }
+
+    async fn live(&self, stage: &Stage) -> Result<()> {
+        match self.name {
+            GATEWAY => self.gateway(stage).await,
+            _ => self.adapter(stage).await,
+        }
+    }
+
+    fn is_misled(&self) -> bool {
+        self.wrong_ms.load(Ordering::SeqCst) != 0
     }
 
     /// Whether its store once did not open, for want of what it had acknowledged.
@@ -137,7 +162,16 @@ impl Party {
         self.disk.faults().write_fails_from.store(0, Ordering::SeqCst);
     }
 
+    /// Its clock is wrong by so much from now on.
+    pub(crate) fn mislead(&self, days: i32) {
+        let wrong_ms = i64::from(days) * 86_400_000;
+        let before = self.wrong_ms.swap(wrong_ms, Ordering::SeqCst);
+        // At once: whoever starts now starts by it.
+        self.clock.advance(wrong_ms - before);
+    }
+
     pub(crate) fn set_clock(&self, now_ms: i64) {
+        let now_ms = now_ms + self.wrong_ms.load(Ordering::SeqCst);
         self.clock.set(now_ms);
         self.disk.faults().now_ms.store(now_ms, Ordering::SeqCst);
     }

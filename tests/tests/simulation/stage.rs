@@ -7,14 +7,14 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 use tonic::transport::Channel;
 use tramite_certs::{
-    authority::{Authority, BundleOptions, issue_bundle},
+    authority::{Authority, BundleOptions, CRL_DAYS_MAX, issue_bundle},
     connect::{Expected, channel_over},
     identity::{Role, TrustDomain},
     tls::{ClientTls, TlsFiles},
 };
 use tramite_proto::clock::{Clock, ManualClock};
 
-use super::network;
+use super::{network, storm::STEP_DAYS};
 
 /// When every simulation begins.
 pub(crate) const T0_MS: i64 = 1_800_000_000_000;
@@ -36,8 +36,12 @@ fn domain() -> Result<TrustDomain> {
 impl Stage {
     pub(crate) fn new() -> Result<Self> {
         let folder = TempDir::new()?;
-        let clock = Arc::new(ManualClock::new(T0_MS));
-        let mut authority = Authority::init(&folder.path().join("authority"), domain()?, clock)?;
+        let clock = ManualClock::new(T0_MS);
+        let mut authority = Authority::init(&folder.path().join("authority"), domain()?, Arc::new(clock.clone()))?;
+        // A list that counts wherever a storm sets a clock: a party that was started with another hour is to run.
+        clock.advance(i64::from(STEP_DAYS) * 86_400_000);
+        authority.crl(CRL_DAYS_MAX)?;
+        clock.set(T0_MS);
         let members = INSTITUTIONS.iter().map(|name| (Role::Institution, *name));
         for (role, name) in members.chain([(Role::Gateway, GATEWAY)]) {
             let options = BundleOptions { dns: vec![name.to_owned()], ..BundleOptions::default() };

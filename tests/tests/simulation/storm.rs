@@ -1,5 +1,5 @@
 //! What goes wrong, all of it decided by the dice before the simulation begins: parties crash, their disks fail first, lines are cut one
-//! way or both, lines are slow. At the end of the storm everything is whole again, so that what is missing then is lost.
+//! way or both, lines are slow, clocks are set to another year. At the end of the storm everything is whole again, so that what is missing then is lost.
 
 use std::time::Duration;
 
@@ -11,6 +11,9 @@ use super::{
 
 /// Nothing goes wrong after this.
 pub(crate) const STORM: Duration = Duration::from_secs(30);
+
+/// By so much a clock is set ahead or back.
+pub(crate) const STEP_DAYS: i32 = 400;
 
 /// A line between two hosts.
 pub(crate) type Line = (&'static str, &'static str);
@@ -32,6 +35,8 @@ pub(crate) enum Act {
     MendOneWay(Line),
     /// What is sent takes up to so many milliseconds.
     Slow(Line, u64),
+    /// A party's clock is wrong by so many days from now on, running or not.
+    Clock(&'static str, i32),
 }
 
 /// Everything that happens, in order.
@@ -44,6 +49,9 @@ pub(crate) fn storm(dice: &Dice) -> Vec<(Duration, Act)> {
         for line in [(GATEWAY, institution), (institution, office)] {
             cuts(line, &dice.split(), &mut acts);
         }
+    }
+    for party in [GATEWAY].into_iter().chain(INSTITUTIONS) {
+        clocks(party, &dice.split(), &mut acts);
     }
     // Stable: what happens at the same time happens in the order of the parties.
     acts.sort_by_key(|(at, _)| *at);
@@ -83,6 +91,15 @@ fn cuts(line: Line, dice: &Dice, acts: &mut Vec<(Duration, Act)>) {
         acts.push((at, begins));
         acts.push((end, ends));
         at = end + ms(dice, 500, 12_000);
+    }
+}
+
+/// Once in a storm or not at all; it is put right by whoever sees it, and nobody says a word to the party.
+fn clocks(party: &'static str, dice: &Dice, acts: &mut Vec<(Duration, Act)>) {
+    if dice.chance(50) {
+        let at = ms(dice, 1_000, 20_000);
+        acts.push((at, Act::Clock(party, dice.pick(&[STEP_DAYS, -STEP_DAYS]))));
+        acts.push((at + ms(dice, 500, 10_000), Act::Clock(party, 0)));
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) struct Outcome {
     pub(crate) messages: usize,
     pub(crate) crashes: usize,
     pub(crate) cuts: usize,
+    /// Clocks that were wrong for a while.
+    pub(crate) steps: usize,
     /// Everything that happened.
     pub(crate) trace: Vec<String>,
 }
@@ -73,6 +75,7 @@ impl Outcome {
             messages: 0,
             crashes: 0,
             cuts: 0,
+            steps: 0,
             trace: Vec::new(),
         }
     }
@@ -87,6 +90,7 @@ struct Simulation {
     acts: Vec<(Duration, Act)>,
     crashes: usize,
     cuts: usize,
+    steps: usize,
 }
 
 impl Simulation {
@@ -95,7 +99,7 @@ impl Simulation {
         let parties = names.map(|name| Party::new(name, ManualClock::new(T0_MS), dice.split(), without)).collect();
         let mut acts = storm(&dice.split());
         acts.reverse();
-        Self { seed, dice, parties, book: Book::default(), acts, crashes: 0, cuts: 0 }
+        Self { seed, dice, parties, book: Book::default(), acts, crashes: 0, cuts: 0, steps: 0 }
     }
 
     fn run(mut self, stage: &Stage) -> Outcome {
@@ -137,6 +141,7 @@ impl Simulation {
             messages: record.sent.len(),
             crashes: self.crashes,
             cuts: self.cuts,
+            steps: self.steps,
             trace: std::mem::take(&mut record.trace),
         }
     }
@@ -209,6 +214,10 @@ impl Simulation {
             }
             Act::Mend((a, b)) => sim.repair(a, b),
             Act::MendOneWay((from, to)) => sim.repair_oneway(from, to),
+            Act::Clock(name, days) => {
+                party(name).mislead(days);
+                self.steps += usize::from(days != 0);
+            }
             Act::Slow((a, b), ms) => sim.set_link_max_message_latency(a, b, Duration::from_millis(ms)),
         }
     }
