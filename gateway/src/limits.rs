@@ -42,8 +42,8 @@ pub const NOTICE_WAIT_MIN_MS: u64 = 60_000;
 /// The longest: a year of a notice that nobody ever takes is some four hundred facts, and a recipient that was put right has its news
 /// within a day.
 pub const NOTICE_WAIT_MAX_MS: u64 = 86_400_000;
-/// Frames of one Submit stream that are checked and wait for the disk: enough to keep the disk busy, few enough to hold in memory.
-pub const FRAMES_IN_FLIGHT_MAX: usize = 4;
+/// Messages of one Submit stream that are checked and wait for the disk, in however many frames: a group of the journal takes no more.
+pub const SUBMIT_MESSAGES_IN_FLIGHT_MAX: usize = 512;
 /// Requests of one Receive stream whose settlements wait for the disk: as many as its outstanding deliveries fill (1,024 in sixty-fours).
 pub const SETTLEMENTS_IN_FLIGHT_MAX: usize = 16;
 /// Submit streams of one institution: one is enough, a second takes over; each may hold its frames in flight in memory.

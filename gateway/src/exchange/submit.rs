@@ -54,18 +54,18 @@ pub(super) async fn run(
 ) {
     hub.metrics.submitters.inc();
     let mut in_flight = FuturesOrdered::new();
-    // What the frames in flight take of the memory, in their order.
-    let (mut bytes, mut sizes) = (0_usize, VecDeque::new());
+    // What the frames in flight are together, and each of them in their order.
+    let (mut all, mut sizes) = (Size::default(), VecDeque::new());
     let mut last: Option<Refused> = None;
     let mut open = true;
-    // How many may be in flight now. A frame with parts goes alone: they may have to be read again before the journal is asked, and what
-    // comes after it must not overtake it.
-    let mut most = limits::FRAMES_IN_FLIGHT_MAX;
+    // A frame with parts goes alone: they may have to be read again before the journal is asked, and what comes after it must not
+    // overtake it.
+    let mut alone = false;
     while open || !in_flight.is_empty() {
         tokio::select! {
             biased;
             Some(answer) = in_flight.next(), if !in_flight.is_empty() => {
-                bytes = bytes.saturating_sub(sizes.pop_front().unwrap_or_default());
+                all = all.without(sizes.pop_front().unwrap_or_default());
                 if out.send(Ok(answer)).await.is_err() {
                     break;
                 }
@@ -74,12 +74,12 @@ pub(super) async fn run(
                 open = false;
                 last = Some(Refused::because(Reason::ShuttingDown));
             }
-            frame = frames.message(), if open && in_flight.len() < most && bytes < limits::SUBMIT_BYTES_IN_FLIGHT_MAX => match frame {
+            frame = frames.message(), if open && (in_flight.is_empty() || !alone && all.has_room()) => match frame {
                 Ok(Some(frame)) => match measured(frame, |frame| check_frame(&hub, &member, frame)) {
                     (size, Ok((frame_id, checked, permitted))) => {
-                        bytes = bytes.saturating_add(size);
+                        all = all.with(size);
                         sizes.push_back(size);
-                        most = if permitted.iter().any(Permitted::has_parts) { 1 } else { limits::FRAMES_IN_FLIGHT_MAX };
+                        alone = permitted.iter().any(Permitted::has_parts);
                         in_flight.push_back(answer(&hub, &member, frame_id, checked, permitted));
                     }
                     (_, Err(refused)) => {
@@ -129,9 +129,35 @@ pub(super) async fn one(
     Ok(answer?.into_evidence())
 }
 
+/// How large frames are.
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Size {
+    fn of(frame: &SubmitFrame) -> Self {
+        Self { messages: frame.messages.len(), bytes: prost::Message::encoded_len(frame) }
+    }
+
+    fn with(self, other: Self) -> Self {
+        Self { messages: self.messages.saturating_add(other.messages), bytes: self.bytes.saturating_add(other.bytes) }
+    }
+
+    fn without(self, other: Self) -> Self {
+        Self { messages: self.messages.saturating_sub(other.messages), bytes: self.bytes.saturating_sub(other.bytes) }
+    }
+
+    /// Whether one frame more may be in flight.
+    fn has_room(self) -> bool {
+        self.messages < limits::SUBMIT_MESSAGES_IN_FLIGHT_MAX && self.bytes < limits::SUBMIT_BYTES_IN_FLIGHT_MAX
+    }
+}
+
 /// What comes of a frame, beside its size.
-fn measured<T>(frame: SubmitFrame, check: impl FnOnce(SubmitFrame) -> T) -> (usize, T) {
-    let size = prost::Message::encoded_len(&frame);
+fn measured<T>(frame: SubmitFrame, check: impl FnOnce(SubmitFrame) -> T) -> (Size, T) {
+    let size = Size::of(&frame);
     (size, check(frame))
 }
 

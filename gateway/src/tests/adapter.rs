@@ -38,7 +38,7 @@ pub(super) struct Adapter {
     pub(super) clock: TestClock,
     pub(super) chain: Vec<Vec<u8>>,
     /// When its key records were made: the same number is the same record.
-    born_s: i64,
+    pub(super) born_s: i64,
 }
 
 /// What a message is to say; the rest is made up.

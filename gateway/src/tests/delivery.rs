@@ -15,7 +15,7 @@ use tramite_proto::{
 use super::{
     adapter::{Adapter, Draft, random, two},
     gate::GatedDisk,
-    world::{SOON, World},
+    world::World,
 };
 
 #[tokio::test]
@@ -70,16 +70,6 @@ async fn a_receipt_counts_whenever_it_comes_and_not_by_a_lease() {
     assert!(sender.is_quiet().await && newer.is_quiet().await);
 }
 
-/// Until a metric is so; whoever waits for what never comes is ended by the test's own patience.
-async fn until(world: &World, series: &str, label: &str, value: f64) {
-    let reached = async {
-        while world.metric(series, label).await != value {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(SOON, reached).await.unwrap_or_else(|_| panic!("{series} does not become {value}"));
-}
-
 #[tokio::test]
 async fn what_a_recipient_says_is_heard_while_what_it_said_before_waits_for_the_disk() {
     let disk = GatedDisk::default();
@@ -94,7 +84,7 @@ async fn what_a_recipient_says_is_heard_while_what_it_said_before_waits_for_the_
     disk.someone_waits().await;
     let nobodys = delivery.id + 1_000;
     recipient.say(Vec::new(), nobodys, Outcome::Notice(NoticeAcknowledged {})).await;
-    until(&world, "refused_total", "DELIVERY_UNKNOWN", 1.0).await;
+    world.until("refused_total", "DELIVERY_UNKNOWN", 1.0).await;
     disk.open();
     // In the order in which it was said.
     recipient.answer(delivery.id).await.unwrap();
@@ -117,9 +107,9 @@ async fn what_a_recipient_said_before_another_stream_took_over_counts() {
         let inps = Arc::clone(&inps);
         async move { inps.receive(8).await }
     });
-    until(&world, "receive_takeovers_total", "inps", 1.0).await;
+    world.until("receive_takeovers_total", "inps", 1.0).await;
     disk.open();
-    until(&world, "receipts_total", "opened", 1.0).await;
+    world.until("receipts_total", "opened", 1.0).await;
     assert!(newer.await.unwrap().is_quiet().await);
 }
 

@@ -1,19 +1,26 @@
 //! Submission: what is accepted, once, with one answer for ever.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tramite_proto::{
     batch::{self, Framer},
     ids::Digest,
-    pb::exchange::v1::{FramedMessage, SubmitFrame, submit_result::Result as Outcome},
+    pb::{
+        exchange::v1::{FramedMessage, SubmitFrame, submit_result::Result as Outcome},
+        statement::v1::SealedMessage,
+    },
     reason::{Reason, Refused},
     statement::{Event, Evidence},
 };
 
 use super::{
     adapter::{Adapter, Draft, two},
+    gate::GatedDisk,
     world::World,
 };
+use crate::limits;
 
 #[tokio::test]
 async fn a_referral_is_accepted_delivered_receipted_and_its_sender_told() {
@@ -133,6 +140,31 @@ async fn a_frame_of_64_under_one_signature_gets_one_answer_in_order_and_refusals
     assert_eq!(first, second, "a repeat gets the original, byte for byte");
     drop(frames);
     assert!(answers.message().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn small_frames_are_checked_while_the_disk_is_busy_as_many_as_a_group_takes() {
+    let disk = GatedDisk::default();
+    let world = World::on(Arc::new(disk.clone())).await;
+    let (caritas, inps) = two(&world).await;
+    let most = limits::SUBMIT_MESSAGES_IN_FLIGHT_MAX;
+    let (frames, stream) = mpsc::channel(most + 8);
+    let mut answers = caritas.exchange().submit(ReceiverStream::new(stream)).await.unwrap().into_inner();
+    disk.shut();
+    for frame_id in 0..most as u64 + 8 {
+        let SealedMessage { origin, enc, ciphertext } = caritas.message(&caritas.draft("inps"), &inps);
+        let mut framer = Framer::new();
+        let origin = Some(framer.frame(&origin.unwrap()));
+        let messages = vec![FramedMessage { origin, enc, ciphertext, traceparent: String::new() }];
+        frames.send(SubmitFrame { frame_id, jws: framer.into_jws(), messages }).await.unwrap();
+    }
+    world.until("submitted_total", "caritas", most as f64).await;
+    disk.open();
+    for frame_id in 0..most as u64 + 8 {
+        let answer = answers.message().await.unwrap().unwrap();
+        assert!(matches!(answer.results[0].result, Some(Outcome::Accepted(_))));
+        assert_eq!(answer.frame_id, frame_id, "in the order in which they came");
+    }
 }
 
 #[tokio::test]

@@ -222,6 +222,16 @@ impl World {
     }
 
     /// The sum of a metric over all labels that hold `label`.
+    /// Until a metric is so; whoever waits for what never comes is ended by the test's own patience.
+    pub(super) async fn until(&self, series: &str, label: &str, value: f64) {
+        let reached = async {
+            while self.metric(series, label).await != value {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(SOON, reached).await.unwrap_or_else(|_| panic!("{series} does not become {value}"));
+    }
+
     pub(super) async fn metric(&self, series: &str, label: &str) -> f64 {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut stream = tokio::net::TcpStream::connect(self.metrics.unwrap()).await.unwrap();
