@@ -118,7 +118,7 @@ impl Store {
     }
 
     /// Makes small changes that nobody waits for, as [`commit`](Self::commit) does, but in the group of whatever comes next, so that they
-    /// cost no `fdatasync` and hold up none; in one of their own after [`PATIENCE`].
+    /// cost no `fdatasync` and hold up none; in one of their own after 20 ms.
     pub async fn commit_with_next(&self, changes: Vec<Change>) -> Vec<Result<Done, Rejected>> {
         let (count, bytes) = (changes.len(), changes.iter().map(weight).sum());
         let (reply, mut answers) = oneshot::channel();
