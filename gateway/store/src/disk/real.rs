@@ -159,6 +159,10 @@ impl DiskFile for RealFile {
         }
     }
 
+    fn prepare(&self, offset: u64, length: u64) -> io::Result<()> {
+        zero(self, offset, length)
+    }
+
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
         match fallocate(&self.0, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => zero(self, offset, length),

@@ -23,6 +23,11 @@ use crate::{
     error::{Damage, Poisoned},
 };
 
+/// What small groups will be written into is made ready so far ahead: some hundred of them.
+const READY_BYTES: u64 = 1024 * 1024;
+/// A larger group takes longer to write than the file's own records do.
+const READY_GROUP_MAX: u64 = 64 * 1024;
+
 /// Appends groups. One in a process.
 #[derive(Debug)]
 pub(crate) struct JournalWriter {
@@ -31,6 +36,8 @@ pub(crate) struct JournalWriter {
     pub(super) file: Arc<dyn DiskFile>,
     pub(super) mark: Arc<dyn DiskFile>,
     pub(super) offset: u64,
+    /// Up to here the segment's blocks were written before.
+    pub(super) ready_to: u64,
     pub(super) next_sequence: u64,
     pub(super) next_group: u64,
     pub(super) segment_bytes: u32,
@@ -101,6 +108,7 @@ impl JournalWriter {
         if self.offset.saturating_add(header.length()) > self.segment.size {
             self.roll(header.length())?;
         }
+        self.make_ready(header.length())?;
         let path = self.segment.path.display();
         fail::fail_point!("journal.before_write");
         self.file.write_at(&buffer, self.offset).map_err(|e| poisoned(format!("write {path}"), e))?;
@@ -118,6 +126,18 @@ impl JournalWriter {
         self.reserve.follow(facts);
         self.buffer = buffer;
         Ok(places)
+    }
+
+    /// Prepares the blocks behind a group that goes beyond those which are ready, to be synced with it.
+    fn make_ready(&mut self, group: u64) -> Result<(), AppendError> {
+        let end = self.offset.saturating_add(group);
+        if group <= READY_GROUP_MAX && end > self.ready_to {
+            let to = end.saturating_add(READY_BYTES).min(self.segment.size);
+            let prepared = self.file.prepare(end, to.saturating_sub(end));
+            prepared.map_err(|e| poisoned(format!("write {}", self.segment.path.display()), e))?;
+            self.ready_to = to;
+        }
+        Ok(())
     }
 
     fn places(&self, contents_at: u64, contents: &[Bytes], crcs: &[u32]) -> Vec<Option<Place>> {
@@ -142,6 +162,7 @@ impl JournalWriter {
         self.segment = segment;
         self.file = file;
         self.offset = SEGMENT_HEADER_BYTES as u64;
+        self.ready_to = self.offset;
         Ok(())
     }
 

@@ -189,6 +189,7 @@ pub(crate) fn open(
         file: walked.file,
         mark: mark_file,
         offset,
+        ready_to: offset,
         next_sequence: walked.next_sequence,
         next_group: walked.next_group,
         segment_bytes,
