@@ -93,7 +93,7 @@ fn verified_value(store: &Path, found: &Verification) -> Value {
     let torn = found.torn.as_ref();
     json!({
         "store": store, "role": found.role, "sound": found.problems.is_empty(), "clean": found.clean,
-        "groups": found.groups, "facts": found.facts, "contents": found.contents, "erased": found.erased,
+        "groups": found.groups, "facts": found.facts, "retired": found.retired, "contents": found.contents, "erased": found.erased,
         "not_yet_erased": found.leftover, "parts": found.parts, "outbox_rows": found.rows,
         "torn_tail": torn.map(|cut| json!({ "file": cut.file, "offset": cut.offset, "bytes": cut.bytes })),
         "problems": found.problems.iter().map(problem).collect::<Vec<_>>(),
@@ -125,6 +125,9 @@ fn verified_text(store: &Path, found: &Verification, output: Output) -> String {
         lines.push(format!(
             "  a tail of {bytes} bytes at offset {offset} of {file} was never acknowledged: the next start cuts it"
         ));
+    }
+    if found.retired > 0 {
+        lines.push(format!("  {} facts more are gone at the end of their retention", found.retired));
     }
     if found.leftover > 0 {
         lines.push(format!(
@@ -173,7 +176,7 @@ fn stat_value(store: &Path, found: &Stat) -> Value {
     let facts: Map<String, Value> =
         found.facts.iter().map(|(kind, count)| ((*kind).to_owned(), json!(count))).collect();
     json!({
-        "store": store, "role": found.role, "clean": found.clean, "segments": size(&found.segments),
+        "store": store, "role": found.role, "clean": found.clean, "segments": size(&found.segments), "packed": size(&found.packed),
         "reserve": size(&found.reserve), "outbox": size(&found.outbox), "parts": size(&found.parts),
         "groups": found.groups, "facts": facts,
         "contents": {
@@ -195,6 +198,7 @@ fn stat_text(store: &Path, found: &Stat, output: Output) -> String {
     let mut files = output.table(&["files", "number", "length", "on the disk"]);
     let sizes = [
         ("journal segments", &found.segments),
+        ("packed segments", &found.packed),
         ("kept in reserve", &found.reserve),
         ("outbox", &found.outbox),
         ("parts", &found.parts),

@@ -1,6 +1,6 @@
 //! What may be asked of the writer, and what it answers.
 //!
-//! Knows: the six changes, their answers, their refusals, and the signer's seam. Never knows: how they are judged or written.
+//! Knows: the changes, their answers, their refusals, and the signer's seam. Never knows: how they are judged or written.
 //! Invariant: an answer other than a refusal is given only after the `fdatasync` of the group that holds the fact it names.
 
 use std::{fmt::Debug, sync::Arc};
@@ -115,6 +115,32 @@ pub enum Change {
         /// The record; without a value it is deleted.
         fact: Box<Recorded>,
     },
+    /// The retention of some facts is over. Only the store itself finds out which.
+    Retire(Retirement),
+}
+
+/// What goes at the end of its retention, as it was found; it is judged again where nothing changes any more.
+#[derive(Debug, Clone, Default)]
+pub struct Retirement {
+    pub(crate) cases: Vec<Dossier>,
+    /// Of no case, and what ended them.
+    pub(crate) messages: Vec<u64>,
+    /// Of those messages, remembered for as long as they stay.
+    pub(crate) ids: Vec<Bytes>,
+    /// Nothing from this sequence on may go.
+    pub(crate) before: u64,
+    pub(crate) mark: bool,
+    /// What each retirement up to this one named is gone.
+    pub(crate) done: u64,
+}
+
+/// A case with all its facts.
+#[derive(Debug, Clone)]
+pub(crate) struct Dossier {
+    pub(crate) case: Bytes,
+    pub(crate) timeline: Vec<u64>,
+    /// Remembered for as long as the case stays.
+    pub(crate) ids: Vec<Bytes>,
 }
 
 /// What became of a change. Durable.

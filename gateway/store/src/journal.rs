@@ -17,25 +17,30 @@ use bytes::Bytes;
 
 mod append;
 mod batches;
+mod compact;
+mod find;
 mod format;
+mod packed;
 mod recover;
 mod reserve;
+mod segment;
 
 pub(crate) use append::{AppendError, JournalWriter};
-pub(crate) use format::{GroupHeader, Place};
+pub(crate) use compact::{PACKED_ENDING, Stopped};
+pub(crate) use format::{Place, content_of};
 pub(crate) use recover::{
     Inspected, Opened, Reading, check_rest, check_spares, inspect, io_failed, last_size, open, read_failed,
 };
 pub(crate) use reserve::SPARE_ENDING;
+pub(crate) use segment::{Group, Placed, Segment, segment_path};
 
 use crate::{
     disk::{Access, Disk, DiskFile},
-    error::{Damage, Poisoned, ReadError},
+    error::{Poisoned, ReadError},
 };
-use format::{GROUP_HEADER_BYTES, PlacedFact, SEGMENT_HEADER_BYTES, decode_facts, seed_of};
+use format::PlacedFact;
+use segment::{Found, group_in, place_in, read_content};
 
-/// One index entry for so many bytes of a segment: 1,024 entries for 64 MiB.
-const INDEX_EVERY_BYTES: u64 = 64 * 1024;
 /// Groups kept decoded for readers that go through them fact by fact.
 const CACHED_GROUPS_MAX: usize = 8;
 
@@ -50,111 +55,12 @@ pub(crate) struct Journal {
     durable: AtomicU64,
     /// Segments with holes that no sync has covered yet.
     punched: Mutex<BTreeSet<u64>>,
-}
-
-/// One segment file.
-#[derive(Debug)]
-pub(crate) struct Segment {
-    first: u64,
-    path: PathBuf,
-    size: u64,
-    /// Where the checksums of its groups begin.
-    seed: u32,
-    index: Mutex<Index>,
-}
-
-/// Where some of a segment's groups begin: (first sequence, offset), rising.
-#[derive(Debug, Default)]
-struct Index {
-    entries: Vec<(u64, u64)>,
-    complete: bool,
-}
-
-/// A group, read and checked.
-#[derive(Debug)]
-pub(crate) struct Group {
-    pub(crate) header: GroupHeader,
-    pub(crate) offset: u64,
-    pub(crate) facts: Vec<PlacedFact>,
-}
-
-/// What stands at an offset.
-pub(crate) enum Found {
-    Group(Group),
-    /// 40 zeros, or too little room for a group.
-    Nothing,
-    Bad(&'static str),
+    /// Held while contents are erased or a packed segment takes the place of others: either sees the other's work whole.
+    reshaping: Mutex<()>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-pub(crate) fn segment_path(folder: &Path, first: u64) -> PathBuf {
-    folder.join(format!("{first:016x}.seg"))
-}
-
-impl Segment {
-    pub(crate) fn new(folder: &Path, store_id: &[u8; 16], first: u64, size: u64) -> Self {
-        Self { first, path: segment_path(folder, first), size, seed: seed_of(store_id), index: Mutex::default() }
-    }
-
-    /// From here on the index has every group, as each is noted.
-    fn set_indexed(&self) {
-        locked(&self.index).complete = true;
-    }
-
-    pub(crate) fn damage(&self, offset: u64, what: &str) -> Damage {
-        Damage { file: self.path.clone(), offset, what: what.to_owned() }
-    }
-
-    pub(crate) fn is_at(&self, path: &Path) -> bool {
-        self.path == path
-    }
-
-    /// Notes where a group begins; groups come in order.
-    fn note(&self, first_sequence: u64, offset: u64) {
-        let mut index = locked(&self.index);
-        let last = index.entries.last().map(|(_, offset)| *offset);
-        if last.is_none_or(|last| offset >= last.saturating_add(INDEX_EVERY_BYTES)) {
-            index.entries.push((first_sequence, offset));
-        }
-    }
-
-    /// Reads and checks what stands at `offset`.
-    pub(crate) fn read(&self, file: &dyn DiskFile, offset: u64) -> std::io::Result<Found> {
-        let header = match self.header(file, offset)? {
-            Err(found) => return Ok(found),
-            Ok(header) => header,
-        };
-        let mut facts = vec![0; header.facts_length as usize];
-        file.read_at(&mut facts, offset + GROUP_HEADER_BYTES as u64)?;
-        if crc32c::crc32c_append(self.seed, &facts) != header.facts_crc {
-            return Ok(Found::Bad("the checksum of the facts is wrong"));
-        }
-        Ok(match decode_facts(&header, Bytes::from(facts), self.first, offset) {
-            Ok(facts) => Found::Group(Group { header, offset, facts }),
-            Err(what) => Found::Bad(what),
-        })
-    }
-
-    fn header(&self, file: &dyn DiskFile, offset: u64) -> std::io::Result<Result<GroupHeader, Found>> {
-        if offset.saturating_add(GROUP_HEADER_BYTES as u64) > self.size {
-            return Ok(Err(Found::Nothing));
-        }
-        let mut bytes = [0; GROUP_HEADER_BYTES];
-        file.read_at(&mut bytes, offset)?;
-        if bytes == [0; GROUP_HEADER_BYTES] {
-            return Ok(Err(Found::Nothing));
-        }
-        Ok(match GroupHeader::decode(&bytes, self.seed) {
-            Ok(header) if offset.saturating_add(header.length()) > self.size => {
-                Err(Found::Bad("the group is longer than its segment"))
-            }
-            Ok(header) => Ok(header),
-            Err(what) => Err(Found::Bad(what)),
-        })
-    }
 }
 
 impl Journal {
@@ -167,6 +73,7 @@ impl Journal {
             cache: Mutex::default(),
             durable: AtomicU64::new(0),
             punched: Mutex::default(),
+            reshaping: Mutex::default(),
         }
     }
 
@@ -196,52 +103,72 @@ impl Journal {
         self.disk.open(&segment.path, access).map_err(|e| io_error(&segment.path, &e))
     }
 
-    /// The group that holds a durable sequence.
+    /// The group that covers a durable sequence, whether it still has it or not.
     pub(crate) fn group(&self, sequence: u64) -> Result<Arc<Group>, ReadError> {
         if sequence == 0 || sequence > self.durable() {
             return Err(ReadError::NoFact(sequence));
         }
-        let holds = |group: &Group| (group.header.first_sequence..group.header.next_sequence()).contains(&sequence);
-        if let Some(group) = locked(&self.cache).iter().find(|group| holds(group)) {
+        if let Some(group) = locked(&self.cache).iter().find(|group| group.holds(sequence)) {
             return Ok(Arc::clone(group));
         }
-        let segment = self.segment_of(sequence).ok_or(ReadError::NoFact(sequence))?;
-        let file = self.open_segment(&segment, Access::Read)?;
-        let offset = locate(&segment, file.as_ref(), sequence)?;
-        let group = match segment.read(file.as_ref(), offset).map_err(|e| io_error(&segment.path, &e))? {
-            Found::Group(group) if holds(&group) => Arc::new(group),
-            Found::Group(_) | Found::Nothing => {
-                return Err(segment.damage(offset, "the group that must stand here does not").into());
-            }
-            Found::Bad(what) => return Err(segment.damage(offset, what).into()),
-        };
-        let mut cache = locked(&self.cache);
-        cache.truncate(CACHED_GROUPS_MAX - 1);
-        cache.push_front(Arc::clone(&group));
-        Ok(group)
+        self.group_on_disk(sequence)
     }
 
-    /// A durable fact and the place of its content.
+    fn group_on_disk(&self, sequence: u64) -> Result<Arc<Group>, ReadError> {
+        self.in_segment(sequence, Access::Read, |segment, file| {
+            let group = Arc::new(group_in(segment, file, sequence)?);
+            let mut cache = locked(&self.cache);
+            // One that was replaced meanwhile must not be remembered.
+            if self.is_current(segment) {
+                cache.truncate(CACHED_GROUPS_MAX - 1);
+                cache.push_front(Arc::clone(&group));
+            }
+            Ok(group)
+        })
+    }
+
+    /// Does something with the segment that covers a sequence, once more if that was packed meanwhile.
+    fn in_segment<T>(
+        &self,
+        sequence: u64,
+        access: Access,
+        work: impl Fn(&Segment, &dyn DiskFile) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        loop {
+            let segment = self.segment_of(sequence).ok_or(ReadError::NoFact(sequence))?;
+            let done = self.open_segment(&segment, access).and_then(|file| work(&segment, file.as_ref()));
+            if done.is_ok() || self.is_current(&segment) {
+                return done;
+            }
+        }
+    }
+
+    fn is_current(&self, segment: &Segment) -> bool {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.get(&segment.first).is_some_and(|now| std::ptr::eq(Arc::as_ptr(now), segment))
+    }
+
+    /// A durable fact and the place of its content. One that retention took is no fact any more.
     pub(crate) fn fact(&self, sequence: u64) -> Result<PlacedFact, ReadError> {
         let group = self.group(sequence)?;
-        let at = usize::try_from(sequence - group.header.first_sequence).unwrap_or(usize::MAX);
-        group.facts.get(at).cloned().ok_or(ReadError::NoFact(sequence))
+        let placed = group.fact(sequence).ok_or(ReadError::NoFact(sequence))?;
+        Ok((Arc::clone(&placed.fact), placed.place))
     }
 
     /// The content at a place, checked.
     pub(crate) fn content(&self, sequence: u64, place: Place) -> Result<Bytes, ReadError> {
-        let segment = self.segment_of(place.segment).ok_or(ReadError::NoFact(sequence))?;
-        let file = self.open_segment(&segment, Access::Read)?;
-        read_content(&segment, file.as_ref(), sequence, place)
+        self.in_segment(sequence, Access::Read, |segment, file| {
+            let place = if segment.has(place) { Some(place) } else { place_in(segment, file, sequence)? };
+            read_content(segment, file, sequence, place.ok_or(ReadError::Erased(sequence))?)
+        })
     }
 
     /// Checks the bytes between the end of a group and the next one, which nothing reads: they are zeros.
     pub(crate) fn check_padding(&self, group: &Group) -> Result<(), ReadError> {
-        let sequence = group.header.first_sequence;
+        let (sequence, from) = (group.span.first, group.span.contents_end);
         let segment = self.segment_of(sequence).ok_or(ReadError::NoFact(sequence))?;
-        let from = group.header.contents_at().saturating_add(u64::from(group.header.contents_length));
         let mut bytes = [0; format::ALIGNMENT];
-        let length = usize::try_from(group.header.length().saturating_sub(from)).unwrap_or(0);
+        let length = usize::try_from(group.span.length.saturating_sub(from)).unwrap_or(0);
         let (padding, _) = bytes.split_at_mut(length.min(format::ALIGNMENT));
         let file = self.open_segment(&segment, Access::Read)?;
         let at = group.offset.saturating_add(from);
@@ -280,7 +207,15 @@ impl Journal {
     }
 
     /// Gives contents back to the disk: neighbours in one hole. Returns how many bytes.
-    pub(crate) fn erase(&self, mut places: Vec<Place>) -> Result<u64, ReadError> {
+    pub(crate) fn erase(&self, contents: Vec<(u64, Place)>) -> Result<u64, ReadError> {
+        let _one = locked(&self.reshaping);
+        let mut places = Vec::with_capacity(contents.len());
+        for (sequence, place) in contents {
+            // Seldom: packed since the place was noted.
+            let moved = self.segment_of(sequence).is_none_or(|segment| !segment.has(place));
+            let find = |segment: &Segment, file: &dyn DiskFile| place_in(segment, file, sequence);
+            places.extend(if moved { self.in_segment(sequence, Access::Read, find)? } else { Some(place) });
+        }
         places.sort_unstable_by_key(|place| (place.segment, place.offset));
         let mut holes: Vec<(u64, u64, u64)> = Vec::new();
         for place in places.iter().filter(|place| place.length > 0) {
@@ -303,6 +238,7 @@ impl Journal {
             }
             if let Some((segment, file)) = &open {
                 file.punch(offset, end - offset).map_err(|e| io_error(&segment.path, &e))?;
+                segment.weight.erased(end - offset);
                 bytes += end - offset;
             }
         }
@@ -311,7 +247,10 @@ impl Journal {
 
     /// Makes the holes durable: from then on nobody looks for what they took.
     pub(crate) fn sync_erased(&self) -> Result<(), Poisoned> {
-        for first in std::mem::take(&mut *locked(&self.punched)) {
+        let punched = std::mem::take(&mut *locked(&self.punched));
+        for first in punched {
+            // Packed meanwhile, it would be another file.
+            let _one = locked(&self.reshaping);
             let Some(segment) = self.segment_of(first) else { continue };
             let synced = self.disk.open(&segment.path, Access::Write).and_then(|file| file.sync_data());
             synced.map_err(|e| Poisoned { what: format!("sync {}", segment.path.display()), source: Arc::new(e) })?;
@@ -322,61 +261,6 @@ impl Journal {
 
 pub(crate) fn io_error(file: &Path, e: &std::io::Error) -> ReadError {
     ReadError::Io { file: file.to_owned(), what: e.to_string() }
-}
-
-/// Reads a content and checks it; zeros where a content stood are an erased one.
-pub(crate) fn read_content(
-    segment: &Segment,
-    file: &dyn DiskFile,
-    sequence: u64,
-    place: Place,
-) -> Result<Bytes, ReadError> {
-    let mut bytes = vec![0; place.length as usize];
-    file.read_at(&mut bytes, place.offset).map_err(|e| io_error(&segment.path, &e))?;
-    if crc32c::crc32c(&bytes) == place.crc {
-        return Ok(Bytes::from(bytes));
-    }
-    if bytes.iter().all(|byte| *byte == 0) {
-        return Err(ReadError::Erased(sequence));
-    }
-    Err(segment.damage(place.offset, "the checksum of a content is wrong").into())
-}
-
-/// The offset of the group that holds `sequence`: from the nearest index entry, header by header.
-fn locate(segment: &Segment, file: &dyn DiskFile, sequence: u64) -> Result<u64, ReadError> {
-    if !locked(&segment.index).complete {
-        index(segment, file)?;
-    }
-    let mut offset = {
-        let index = locked(&segment.index);
-        let after = index.entries.partition_point(|(first, _)| *first <= sequence);
-        after.checked_sub(1).and_then(|i| index.entries.get(i)).map_or(SEGMENT_HEADER_BYTES as u64, |entry| entry.1)
-    };
-    loop {
-        let header = segment.header(file, offset).map_err(|e| io_error(&segment.path, &e))?;
-        match header {
-            Ok(header) if header.next_sequence() <= sequence => offset = offset.saturating_add(header.length()),
-            Ok(_) => return Ok(offset),
-            Err(Found::Bad(what)) => return Err(segment.damage(offset, what).into()),
-            Err(_) => {
-                return Err(segment.damage(offset, "the journal ends before a sequence that it must hold").into());
-            }
-        }
-    }
-}
-
-/// Indexes a sealed segment by its group headers.
-fn index(segment: &Segment, file: &dyn DiskFile) -> Result<(), ReadError> {
-    let mut entries: Vec<(u64, u64)> = Vec::new();
-    let mut offset = SEGMENT_HEADER_BYTES as u64;
-    while let Ok(header) = segment.header(file, offset).map_err(|e| io_error(&segment.path, &e))? {
-        if entries.last().is_none_or(|(_, last)| offset >= last.saturating_add(INDEX_EVERY_BYTES)) {
-            entries.push((header.first_sequence, offset));
-        }
-        offset = offset.saturating_add(header.length());
-    }
-    *locked(&segment.index) = Index { entries, complete: true };
-    Ok(())
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod case;
+mod retire;
 mod shape;
 
 /// A fact of the group being formed.
@@ -112,6 +113,7 @@ impl<'a> Group<'a> {
             Change::Redrive { sequence, by, reason } => self.redrive(Redriven { sequence, by, reason }),
             Change::ExpireCase { fact, sign } => self.expire_case(*fact, sign),
             Change::Record { fact } => self.record(*fact),
+            Change::Retire(retirement) => self.retire(retirement),
         };
         match judged {
             Ok(verdict) | Err(Stop::Verdict(verdict)) => Ok(verdict),

@@ -3,7 +3,8 @@
 //! ```text
 //! LOCK             held while a process has the directory
 //! store.toml       format version, store id, role; written once
-//! journal/         the truth: <first sequence>.seg, groups of facts with contents behind them; `synced`, how far
+//! journal/         the truth: <first sequence>.seg, groups of facts with contents behind them; `synced`, how far;
+//!                  <first sequence>.<generation>.pack, what is left of them, compressed
 //! outbox/          a projection in an ordered map (files of rows, sled their root); `clean` only between a clean stop and the next start
 //! parts/           sealed parts, one file each
 //! ```
@@ -18,6 +19,8 @@
 //! | after the sync, before the answer | the group | as above |
 //! | before rows are applied | an outbox that lags | rebuilds it from the journal |
 //! | before a content is erased | the content of a final message | erases it |
+//! | while segments are packed | a `.tmp` file, or what they replace | removes it |
+//! | before what is retired is swept | its bytes | sweeps it at the next pass |
 //! | while a part is taken in | a `.tmp` file | removes it |
 //!
 //! Anything else that does not check is damage: opening refuses and names file and offset.
@@ -42,6 +45,7 @@ mod change;
 mod clock;
 pub mod disk;
 mod error;
+mod growth;
 mod home;
 mod journal;
 mod judge;
@@ -56,6 +60,7 @@ mod project;
 mod recent;
 mod refuse;
 mod replay;
+mod retention;
 mod rows;
 mod seal;
 mod shared;
@@ -69,7 +74,7 @@ mod writer;
 mod tests;
 
 pub use answer::{Attempt, CaseRow, Due, Leased, MessageRow, MessageState, QueueStats, RecordRow, accepted};
-pub use change::{Change, Done, Mover, Notary, Rejected, Slot};
+pub use change::{Change, Done, Mover, Notary, Rejected, Retirement, Slot};
 pub use clock::{CLOCK_CONFIRMED, CLOCK_GAP_MAX_MS, CLOCK_HELD, ClockState};
 pub use error::{Damage, MapError, OpenError, Poisoned, ReadError};
 pub use options::{Cut, Options, Recovery, Seams};

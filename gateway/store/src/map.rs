@@ -46,7 +46,7 @@ pub trait OrderedMap: Send + Sync + Debug {
     fn tidy(&self) -> Result<bool, MapError> {
         Ok(false)
     }
-    /// Hands what was applied to the system; needed for a clean stop only.
+    /// Hands what was applied to the system, durably; needed for a clean stop, and before facts are swept.
     fn flush(&self) -> Result<(), MapError>;
     /// Lets go of its files: nothing writes them from here on, and what is asked later may fail.
     fn close(&self) -> Result<(), MapError> {

@@ -92,6 +92,8 @@ pub(crate) fn open(options: Options, seams: Seams, home: Home) -> Result<(Store,
         groups: AtomicU64::new(0),
         facts: AtomicU64::new(0),
         erased_bytes: AtomicU64::new(0),
+        retention: Mutex::default(),
+        asks: sender.downgrade(),
         lock: home.lock,
         options,
     });
@@ -242,7 +244,7 @@ fn complete(
     let mut replay = Replay::new(base, position);
     let mut contents = Contents { folder: home.journal(), position, ..Contents::default() };
     let mut visit = |journal: &Journal, group: &Group| {
-        if group.header.first_sequence < position {
+        if group.span.end <= position {
             return Ok(());
         }
         // Of the groups before this one, which are durable.
@@ -278,20 +280,19 @@ struct Contents {
     /// Those of earlier facts are looked up.
     position: u64,
     waiting: HashMap<u64, Place>,
-    over: Vec<Place>,
+    over: Vec<(u64, Place)>,
 }
 
 impl Contents {
     fn group(&mut self, journal: &Journal, group: &Group, finals: &[u64]) -> Result<(), ReadError> {
-        for ((_, place), sequence) in group.facts.iter().zip(group.header.first_sequence..) {
-            self.waiting.extend(place.map(|place| (sequence, place)));
-        }
+        let placed = group.facts.iter().filter_map(|placed| Some((placed.sequence, placed.place?)));
+        self.waiting.extend(placed);
         for sequence in finals {
             let place = match self.waiting.remove(sequence) {
                 None if *sequence < self.position => journal.fact(*sequence)?.1,
                 place => place,
             };
-            self.over.extend(place);
+            self.over.extend(place.map(|place| (*sequence, place)));
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use crate::{
 pub(crate) const SEGMENT_BYTES_MIN: u32 = 1024 * 1024;
 /// Offsets in a segment are 32 bits, and a group may still follow.
 pub(crate) const SEGMENT_BYTES_MAX: u32 = 1024 * 1024 * 1024;
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// sled's page cache: it has the root only, some thousand rows.
 const OUTBOX_CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -39,10 +40,12 @@ pub struct Options {
     pub queue_max: u64,
     /// Memory for facts and contents that were accepted lately, so that most deliveries read no disk.
     pub recent_bytes: usize,
+    /// A case that has ended, and all its facts, go so long after the last of them; none: they stay. Whole days.
+    pub retention_ms: Option<i64>,
 }
 
 impl Options {
-    /// Defaults: segments of 64 MiB, 10 million in a queue, 64 MiB of recent messages.
+    /// Defaults: segments of 64 MiB, 10 million in a queue, 64 MiB of recent messages, facts stay.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>, role: impl Into<String>) -> Self {
         Self {
@@ -51,7 +54,13 @@ impl Options {
             segment_bytes: 64 * 1024 * 1024,
             queue_max: 10_000_000,
             recent_bytes: 64 * 1024 * 1024,
+            retention_ms: None,
         }
+    }
+
+    /// So many days after its last fact a case that has ended goes; 0: never.
+    pub fn retention(&mut self, days: u32) {
+        self.retention_ms = (days > 0).then(|| i64::from(days) * DAY_MS);
     }
 
     /// # Errors

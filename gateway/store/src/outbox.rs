@@ -414,6 +414,11 @@ impl Outbox {
         !waited.0.stop
     }
 
+    /// The threads are to end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.signal.lock().unwrap_or_else(PoisonError::into_inner).stop
+    }
+
     /// Ends the applier's waiting.
     pub(crate) fn stop_work(&self) {
         self.signal.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
@@ -444,6 +449,12 @@ impl Outbox {
         if self.is_stuck() {
             return Err(MapError("the disk is full".into()));
         }
+        self.hand_over()
+    }
+
+    /// Hands what was applied to the system: no kill and no power cut takes it from then on. Returns the position that the map had
+    /// reached before.
+    pub(crate) fn hand_over(&self) -> Result<u64, MapError> {
         let (base, end) = {
             let layers = self.read();
             (Arc::clone(&layers.base), layers.base_end)

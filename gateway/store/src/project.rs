@@ -23,6 +23,7 @@ use crate::{
 
 /// Ids forgotten for one look at the rows.
 const FORGET_AT_ONCE: usize = 256;
+mod retired;
 
 /// Where older facts come from.
 pub(crate) trait Facts {
@@ -86,7 +87,10 @@ impl<'a> Draft<'a> {
 
     /// Applies one fact.
     pub(crate) fn apply(&mut self, sequence: u64, fact: &Fact) -> Result<(), ReadError> {
-        self.tick(fact)?;
+        if let Some(Kind::Retired(retired)) = &fact.kind {
+            self.carry_clock(ClockRow { minute: retired.minute, dated: retired.dated })?;
+        }
+        self.tick(sequence, fact)?;
         match &fact.kind {
             Some(Kind::Accepted(accepted)) => self.accepted(sequence, fact.at_ms, accepted)?,
             Some(Kind::AttemptFailed(failed)) => self.attempt_failed(sequence, failed)?,
@@ -100,6 +104,7 @@ impl<'a> Draft<'a> {
                 }
             }
             Some(Kind::Recorded(recorded)) => self.recorded(sequence, recorded),
+            Some(Kind::Retired(retired)) => self.retired(sequence, retired)?,
             // A kind of a later version: this one has no rows for it.
             None => {}
         }
@@ -214,13 +219,13 @@ impl<'a> Draft<'a> {
             }
             self.upper.put(key, rows::encode(&item));
             self.effects.gone.push((queue.clone(), failed.sequence));
+            self.upper.put_new(rows::history(failed.sequence, sequence), Bytes::new());
         }
-        self.upper.put_new(rows::history(failed.sequence, sequence), Bytes::new());
         Ok(())
     }
 
     fn redriven(&mut self, sequence: u64, redriven: &Redriven) -> Result<(), ReadError> {
-        let older = self.older(redriven.sequence)?;
+        let Some(older) = self.unless_retired(redriven.sequence)? else { return Ok(()) };
         for queue in queues_of(&older) {
             let key = rows::item(queue, redriven.sequence);
             let Some(mut item) = row::<ItemRow>(self, &key)? else { continue };
@@ -243,12 +248,18 @@ impl<'a> Draft<'a> {
     }
 
     fn settled(&mut self, sequence: u64, at_ms: i64, fact: &Settled) -> Result<(), ReadError> {
+        let key = rows::item(&fact.queue, fact.sequence);
+        let (item, late) = (row::<ItemRow>(self, &key)?, fact.outcome() == Outcome::ReceiptAfterEnd);
+        let older = if late { self.unless_retired(fact.sequence)? } else { None };
+        // It was judged by what it speaks of. If that is gone, so is what it did.
+        if item.is_none() && older.is_none() {
+            return Ok(());
+        }
         self.notify(sequence, at_ms, &fact.notify)?;
         if let Some(case_move) = &fact.case_move {
             self.case_moved(sequence, at_ms, case_move)?;
         }
-        if fact.outcome() == Outcome::ReceiptAfterEnd {
-            let older = self.older(fact.sequence)?;
+        if let Some(older) = older {
             if let Some(Kind::Accepted(accepted)) = &older.kind {
                 self.on_timeline(&accepted.case_id, sequence);
                 let key = rows::id(&accepted.id);
@@ -258,8 +269,7 @@ impl<'a> Draft<'a> {
             }
             return Ok(());
         }
-        let key = rows::item(&fact.queue, fact.sequence);
-        let Some(item) = row::<ItemRow>(self, &key)? else { return Ok(()) };
+        let Some(item) = item else { return Ok(()) };
         self.on_timeline(&item.case_id, sequence);
         self.effects.gone.push((fact.queue.clone(), fact.sequence));
         if fact.outcome() == Outcome::DeadLettered {
@@ -380,6 +390,15 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// A fact, unless retention took it: what is replayed may speak of what is gone.
+    fn unless_retired(&self, sequence: u64) -> Result<Option<Arc<Fact>>, ReadError> {
+        match self.older(sequence) {
+            Ok(fact) => Ok(Some(fact)),
+            Err(ReadError::NoFact(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// How far the clock has come with the facts.
     pub(crate) fn clock(&mut self) -> Result<ClockRow, MapError> {
         let clock = match self.clock {
@@ -391,15 +410,17 @@ impl<'a> Draft<'a> {
     }
 
     /// Forgets the ids whose time is over by this fact's clock, unless the clock is not believed.
-    fn tick(&mut self, fact: &Fact) -> Result<(), MapError> {
+    fn tick(&mut self, sequence: u64, fact: &Fact) -> Result<(), MapError> {
         let (minute, before) = (fact.at_ms.div_euclid(MINUTE_MS), self.clock()?);
         let confirmed = matches!(&fact.kind, Some(Kind::Recorded(recorded)) if recorded.name == CLOCK_CONFIRMED);
         if !confirmed && minute <= before.minute {
             return Ok(());
         }
+        // The first fact of all is believed, for want of another; not the first of those that are left.
+        let nothing_before = before.minute == 0 && sequence > 1;
         let word = match confirmed {
             true => Word::Confirmed,
-            false if clock::is_held(self)? => Word::Held,
+            false if nothing_before || clock::is_held(self)? => Word::Held,
             false => Word::None,
         };
         let after = clock::after(before, minute, word);
@@ -408,6 +429,16 @@ impl<'a> Draft<'a> {
             self.upper.put(Key::from_slice(rows::CLOCK), rows::encode(&after));
         }
         if after.minute == before.minute { Ok(()) } else { self.forget_until(after.minute) }
+    }
+
+    /// How far the clock had come, whatever of the facts is left.
+    fn carry_clock(&mut self, clock: ClockRow) -> Result<(), MapError> {
+        if self.clock()? == clock {
+            return Ok(());
+        }
+        self.clock = Some(clock);
+        self.upper.put(Key::from_slice(rows::CLOCK), rows::encode(&clock));
+        self.forget_until(clock.minute)
     }
 
     fn forget_until(&mut self, minute: i64) -> Result<(), MapError> {

@@ -20,7 +20,7 @@ pub(crate) fn rebuild(journal: &Journal, base: &dyn OrderedMap, end: u64) -> Res
     while sequence < end {
         let group = journal.group(sequence)?;
         replay.group(journal, &group)?;
-        sequence = group.header.next_sequence();
+        sequence = group.span.end;
     }
     Ok(replay.finish()?)
 }
@@ -51,12 +51,13 @@ impl<'a> Replay<'a> {
         }
         let below = Over { upper: &self.rows, below: &self.base };
         let mut draft = Draft::new(&below, facts);
-        for ((fact, _), sequence) in group.facts.iter().zip(group.header.first_sequence..) {
-            draft.apply(sequence, fact)?;
+        // Packed while it is replayed, a segment may begin with facts that were applied already.
+        for placed in group.facts.iter().filter(|placed| placed.sequence >= self.end) {
+            draft.apply(placed.sequence, &placed.fact)?;
         }
         let Draft { upper, effects, .. } = draft;
         self.rows.merge(upper);
-        self.end = group.header.next_sequence();
+        self.end = group.span.end;
         Ok(effects)
     }
 

@@ -2,6 +2,7 @@
 //!
 //! | key | value | for |
 //! |---|---|---|
+//! | `a` sequence | minute, 0: none | retirements: marks of time, and what is not gone yet |
 //! | `i` id | [`IdRow`] | uniqueness, repeats, what became of it |
 //! | `r` request id | [`RequestRow`] | a caller's retry |
 //! | `k` minute, id | | ids to forget in that minute |
@@ -32,9 +33,9 @@ use crate::{
     map::{Key, Shape},
 };
 
-/// Counts, charges, records, position and clock are few and written again and again; what is asked for by name is a whole key, or, of an
+/// Counts, charges, retirements, records, position and clock are few and written again and again; what is asked for by name is a whole key, or, of an
 /// order, a timeline and a history, all keys that differ in their last number.
-pub(crate) const SHAPE: Shape = Shape { few: b"bmnpsy", probe };
+pub(crate) const SHAPE: Shape = Shape { few: b"abmnpsy", probe };
 
 fn probe(key: &[u8]) -> Option<&[u8]> {
     match key.first()? {
@@ -285,6 +286,10 @@ pub(crate) fn timeline(case: &[u8], sequence: u64) -> Key {
 
 pub(crate) fn history(sequence: u64, fact: u64) -> Key {
     key(b'h', &[&sequence.to_be_bytes(), &fact.to_be_bytes()])
+}
+
+pub(crate) fn retirement(sequence: u64) -> Key {
+    key(b'a', &[&sequence.to_be_bytes()])
 }
 
 pub(crate) fn record(name: &str) -> Key {

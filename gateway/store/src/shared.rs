@@ -8,7 +8,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tramite_proto::{
     clock::Clock,
     pb::journal::v1::{Fact, fact::Kind},
@@ -24,6 +24,8 @@ use crate::{
     parts::Parts,
     project::Facts,
     recent::{Recent, RecentFacts},
+    retention::Progress,
+    writer::Command,
 };
 
 /// Shared by all that have the store.
@@ -46,6 +48,10 @@ pub(crate) struct Shared {
     pub(crate) groups: AtomicU64,
     pub(crate) facts: AtomicU64,
     pub(crate) erased_bytes: AtomicU64,
+    /// How far retention has come.
+    pub(crate) retention: Mutex<Progress>,
+    /// By which the store asks its own writer; the channel ends without it.
+    pub(crate) asks: mpsc::WeakSender<Command>,
     /// Keeps other processes out as long as anyone has the store.
     #[expect(dead_code, reason = "held for its lock")]
     pub(crate) lock: Box<dyn Lock>,
@@ -71,11 +77,12 @@ impl Shared {
         match self.recent.get(sequence) {
             Some(Recent { fact, content, .. }) if !content.is_empty() || !has_content(&fact) => Ok((fact, content)),
             Some(_) => Err(ReadError::Erased(sequence)),
-            None => {
-                let (fact, place) = self.journal.fact(sequence)?;
-                let content = place.map_or(Ok(Bytes::new()), |place| self.journal.content(sequence, place))?;
-                Ok((fact, content))
-            }
+            None => match self.journal.fact(sequence)? {
+                (fact, Some(place)) => Ok((fact, self.journal.content(sequence, place)?)),
+                // A packed segment has it no more.
+                (fact, None) if has_content(&fact) => Err(ReadError::Erased(sequence)),
+                (fact, None) => Ok((fact, Bytes::new())),
+            },
         }
     }
 
@@ -125,7 +132,7 @@ impl Shared {
                 Some(recent) => (recent.fact, recent.place),
                 None => self.journal.fact(*sequence)?,
             };
-            places.extend(place);
+            places.extend(place.map(|place| (*sequence, place)));
             if let Some(Kind::Accepted(accepted)) = &fact.kind
                 && !accepted.parts.is_empty()
             {

@@ -11,7 +11,7 @@ use crate::{
     disk::{Disk, RealDisk},
     error::{MapError, OpenError},
     home,
-    journal::{self, Group, Journal, io_failed, read_failed},
+    journal::{self, Group, Journal, Placed, io_failed, read_failed},
     map::{Maps as _, MemoryMaps, OrderedMap},
     replay::Replay,
     rows::{self, ItemRow, QueueRow},
@@ -63,8 +63,10 @@ pub struct Stat {
     pub role: String,
     /// It was stopped in order.
     pub clean: bool,
-    /// Journal segments.
+    /// Journal segments as they were written.
     pub segments: Size,
+    /// Packed ones.
+    pub packed: Size,
     /// Room that is kept for the day on which the disk is full.
     pub reserve: Size,
     /// The outbox.
@@ -73,7 +75,7 @@ pub struct Stat {
     pub parts: Size,
     /// Groups in the journal.
     pub groups: u64,
-    /// Facts by kind: accepted, attempt failed, settled (and of them dead-lettered), redriven, case expired, recorded.
+    /// Facts by kind: accepted, attempt failed, settled (and of them dead-lettered), redriven, case expired, recorded, retired.
     pub facts: BTreeMap<&'static str, u64>,
     /// Contents of messages that are not final.
     pub waiting: Amount,
@@ -99,6 +101,7 @@ pub fn stat(directory: &Path) -> Result<Stat, OpenError> {
         role: home.role.clone(),
         clean: matches!(seal::read(disk.as_ref(), &home.outbox())?, Marker::Clean(_)),
         segments: size(&home.journal(), Some("seg"))?,
+        packed: size(&home.journal(), Some(journal::PACKED_ENDING))?,
         reserve: size(&home.journal(), Some(journal::SPARE_ENDING))?,
         outbox: size(&home.outbox(), None)?,
         parts: size(&home.parts(), None)?,
@@ -110,11 +113,11 @@ pub fn stat(directory: &Path) -> Result<Stat, OpenError> {
     let mut waiting: BTreeMap<u64, u32> = BTreeMap::new();
     let mut visit = |journal: &Journal, group: &Group| {
         let effects = replay.group(journal, group).map_err(read_failed)?;
-        found.groups += 1;
-        for ((fact, place), sequence) in group.facts.iter().zip(group.header.first_sequence..) {
+        found.groups += group.span.next_number - group.span.number;
+        for Placed { sequence, fact, .. } in &group.facts {
             *found.facts.entry(kind(fact)).or_default() += 1;
-            waiting.extend(place.map(|place| (sequence, place.length)));
-            (found.last_sequence, found.last_ms) = (sequence, fact.at_ms);
+            waiting.extend(journal::content_of(fact).map(|(length, _)| (*sequence, length)));
+            (found.last_sequence, found.last_ms) = (*sequence, fact.at_ms);
         }
         for length in effects.finals.iter().filter_map(|sequence| waiting.remove(sequence)) {
             found.erased.count += 1;
@@ -139,6 +142,7 @@ fn kind(fact: &Fact) -> &'static str {
         Some(Kind::Redriven(_)) => "redriven",
         Some(Kind::CaseExpired(_)) => "case_expired",
         Some(Kind::Recorded(_)) => "recorded",
+        Some(Kind::Retired(_)) => "retired",
         None => "of_a_later_version",
     }
 }

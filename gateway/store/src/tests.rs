@@ -36,6 +36,7 @@ mod clock;
 mod durability;
 mod erasure;
 mod faults;
+mod growth;
 mod idempotency;
 mod interleavings;
 mod lanes;
@@ -46,6 +47,7 @@ mod process;
 mod queues;
 mod recovery;
 mod regions;
+mod retention;
 mod sled_files;
 
 /// When every test begins.

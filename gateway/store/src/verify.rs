@@ -26,7 +26,7 @@ use crate::{
     disk::{Disk, RealDisk},
     error::{Damage, MapError, OpenError, ReadError},
     home::{self, Home},
-    journal::{self, Group, Inspected, Journal, read_failed},
+    journal::{self, Group, Inspected, Journal, Placed, read_failed},
     map::{Key, Maps, MemoryMaps, OrderedMap},
     open,
     options::{Cut, Options, Recovery, SEGMENT_BYTES_MIN, Seams, real_maps},
@@ -35,6 +35,7 @@ use crate::{
     replay::Replay,
     rows,
     seal::{self, Marker, Seal},
+    shared::has_content,
 };
 
 /// Rows compared in one go.
@@ -57,6 +58,8 @@ pub struct Verification {
     pub groups: u64,
     /// Facts that check.
     pub facts: u64,
+    /// Facts that went at the end of their retention, as far as what is left says so.
+    pub retired: u64,
     /// Contents that are there and check.
     pub contents: u64,
     /// Contents of final messages that were erased.
@@ -198,6 +201,7 @@ fn check(
     for damage in journal::check_spares(&journal)? {
         found.damaged(&damage);
     }
+    found.retired = (inspected.next_sequence - 1).saturating_sub(found.facts);
     found.torn = inspected.torn;
     found.read_bytes = found.all_bytes;
     for (message, part) in std::mem::take(&mut needed.parts).into_values().flatten() {
@@ -251,22 +255,27 @@ enum Content {
 impl Needed {
     /// Reads the contents of a group.
     fn group(&mut self, journal: &Journal, group: &Group, found: &mut Verification) {
-        for ((fact, place), sequence) in group.facts.iter().zip(group.header.first_sequence..) {
+        for Placed { sequence, fact, place } in &group.facts {
+            let sequence = *sequence;
             if let Some(Kind::Accepted(accepted)) = &fact.kind
                 && let (false, Ok(message)) = (accepted.parts.is_empty(), MessageId::from_bytes(&accepted.id))
             {
                 let parts = accepted.parts.iter().map(|part| (message, part.clone()));
                 self.parts.insert(sequence, parts.collect());
             }
-            let Some(place) = place else { continue };
-            let content = match journal.content(sequence, *place) {
+            if !has_content(fact) {
+                continue;
+            }
+            let read = place.map_or(Err(ReadError::Erased(sequence)), |place| journal.content(sequence, place));
+            let content = match read {
                 Ok(_) => {
                     found.contents += 1;
                     Content::Sound
                 }
                 Err(error) => {
                     let file = journal.path_of(sequence);
-                    let finding = |what| Box::new(found.finding(&file, Some(place.offset), what));
+                    let offset = place.map_or(group.offset, |place| place.offset);
+                    let finding = |what| Box::new(found.finding(&file, Some(offset), what));
                     match error {
                         ReadError::Erased(_) => {
                             Content::Zeros(finding(format!("the content of {sequence} is zeros, and still needed")))
@@ -327,9 +336,9 @@ fn read_groups(
     let mut visit = |journal: &Journal, group: &Group| {
         let effects = replay.group(journal, group).map_err(read_failed)?;
         found.all_bytes = journal.bytes();
-        found.read_bytes = found.read_bytes.saturating_add(group.header.length());
-        found.groups += 1;
-        found.facts += u64::from(group.header.count);
+        found.read_bytes = found.read_bytes.saturating_add(group.span.length);
+        found.groups += group.span.next_number - group.span.number;
+        found.facts += group.facts.len() as u64;
         needed.group(journal, group, found);
         for sequence in effects.finals {
             needed.over(journal, sequence, found);

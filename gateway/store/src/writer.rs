@@ -5,7 +5,7 @@
 //! everyone is answered `Failed`; all changes of one call stand in one group.
 //!
 //! It owns its channel and has one step, so that it runs on a thread of its own ([`Writer::run`]; a second one applies and erases, a third
-//! keeps the outbox's map in order), as a task of a simulation, or step by step by hand.
+//! keeps the outbox's map in order, a fourth packs), as a task of a simulation, or step by step by hand.
 
 use std::{
     io,
@@ -24,7 +24,7 @@ use tramite_proto::pb::{
 use crate::{
     change::{Change, Done, Notary, Rejected, Slot},
     error::{MapError, Poisoned, ReadError},
-    home,
+    growth, home,
     journal::{AppendError, JournalWriter},
     judge::{Answer, Group, NewFact, Verdict},
     overlay::Overlay,
@@ -136,6 +136,7 @@ impl Writer {
             let started = [
                 thread("tramite-outbox").spawn_scoped(scope, || apply_all(&shared)),
                 thread("tramite-tidy").spawn_scoped(scope, || tidy_all(&shared)),
+                thread("tramite-growth").spawn_scoped(scope, || growth::run(&shared)),
             ];
             if let Some(e) = started.into_iter().find_map(Result::err) {
                 let poisoned = Poisoned { what: "start the outbox's threads".into(), source: Arc::new(e) };
@@ -170,10 +171,11 @@ impl Writer {
     }
 
     async fn run_as_task(mut self) -> Result<(), Poisoned> {
+        let mut compact_at = i64::MIN;
         loop {
             let asked = tokio::time::timeout(APPLY_AFTER, self.asked());
             match asked.await {
-                Err(_) => self.apply(),
+                Err(_) => self.rest(&mut compact_at),
                 Ok(()) if self.step() == Step::Worked => {}
                 Ok(()) => return self.finish(),
             }
@@ -264,7 +266,7 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, commands: Vec<(Vec<Change>, oneshot::Sender<Answers>)>, bytes: usize) {
+    pub(crate) fn write(&mut self, commands: Vec<(Vec<Change>, oneshot::Sender<Answers>)>, bytes: usize) {
         let shared = Arc::clone(&self.shared);
         let all = |commands: Vec<(Vec<Change>, _)>, rejected| {
             refuse_all(commands.into_iter().map(|(changes, reply)| (changes.len(), reply)), rejected);
@@ -366,10 +368,10 @@ impl Writer {
     }
 }
 
-/// Neither thread outlives the other, and a panic of either is a failure of the store, not a silence.
-struct End<'a> {
-    shared: &'a Shared,
-    thread: &'static str,
+/// No thread outlives the others, and a panic of any is a failure of the store, not a silence.
+pub(crate) struct End<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) thread: &'static str,
 }
 
 impl Drop for End<'_> {

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
 };
 
@@ -37,9 +37,38 @@ pub struct Faults {
     pub full: AtomicU64,
     /// What files are dated by.
     pub now_ms: AtomicI64,
+    /// Changes of files and names that still succeed; then each fails, as after a kill. 0: all do.
+    left: AtomicU64,
+    stopped: AtomicBool,
 }
 
 impl Faults {
+    /// After so many further changes of files and names, each fails, as if the process were not there any more; 0: none does.
+    pub fn stop_after(&self, changes: u64) {
+        self.left.store(changes, Ordering::SeqCst);
+        self.stopped.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether a change failed since.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    fn changes(&self) -> io::Result<()> {
+        // 1 stands for none left.
+        match self.left.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            1 => {
+                self.stopped.store(true, Ordering::SeqCst);
+                Err(io::Error::other("simulated end of the process"))
+            }
+            left => {
+                self.left.store(left - 1, Ordering::SeqCst);
+                Ok(())
+            }
+        }
+    }
+
     fn is_full(&self) -> bool {
         self.full.load(Ordering::SeqCst) != 0
     }
@@ -228,6 +257,7 @@ impl Disk for SimulatedDisk {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
         let mut names = locked(&self.names);
         if access == Access::Create {
+            self.faults.changes()?;
             let contents = Contents { modified_ms: self.faults.now_ms.load(Ordering::SeqCst), ..Contents::default() };
             let file = Arc::new(SimulatedFile { contents: Mutex::new(contents), faults: Arc::clone(&self.faults) });
             names.now.insert(path.to_owned(), Arc::clone(&file));
@@ -238,6 +268,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.faults.changes()?;
         let mut names = locked(&self.names);
         let file = names.now.remove(from).ok_or_else(|| missing(from))?;
         names.now.insert(to.to_owned(), file);
@@ -245,10 +276,12 @@ impl Disk for SimulatedDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.faults.changes()?;
         locked(&self.names).now.remove(path).map(drop).ok_or_else(|| missing(path))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.faults.changes()?;
         let mut names = locked(&self.names);
         let inside = |file: &PathBuf| file.parent() == Some(path);
         names.loose.retain(|folder| !inside(folder));
@@ -287,6 +320,7 @@ impl DiskFile for SimulatedFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.faults.changes()?;
         let fails = Faults::strikes(&self.faults.writes, &self.faults.write_fails_from);
         let at = usize::try_from(offset).map_err(io::Error::other)?;
         let mut contents = locked(&self.contents);
@@ -304,6 +338,7 @@ impl DiskFile for SimulatedFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.faults.changes()?;
         if Faults::strikes(&self.faults.syncs, &self.faults.sync_fails_from) {
             return Err(io::Error::other("simulated sync error"));
         }
@@ -329,6 +364,7 @@ impl DiskFile for SimulatedFile {
     }
 
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.faults.changes()?;
         self.faults.punches.fetch_add(1, Ordering::SeqCst);
         let at = usize::try_from(offset).map_err(io::Error::other)?;
         let length = usize::try_from(length).map_err(io::Error::other)?;

@@ -116,6 +116,7 @@ impl JournalWriter {
         self.file.sync_data().map_err(|e| poisoned(format!("sync {path}"), e))?;
         fail::fail_point!("journal.after_sync");
         self.segment.note(header.first_sequence, self.offset);
+        self.segment.weigh(header.facts_length, header.contents_length);
         let places = self.places(header.contents_at(), contents, content_crcs);
         self.offset = self.offset.saturating_add(header.length());
         self.next_sequence = header.next_sequence();
@@ -144,7 +145,7 @@ impl JournalWriter {
         let mut offset = self.offset.saturating_add(contents_at);
         let place = |(content, crc): (&Bytes, &u32)| {
             let length = u32::try_from(content.len()).unwrap_or(u32::MAX);
-            let place = Place { segment: self.segment.first, offset, length, crc: *crc };
+            let place = Place { segment: self.segment.first, generation: 0, offset, length, crc: *crc };
             offset = offset.saturating_add(u64::from(length));
             (length > 0).then_some(place)
         };
@@ -181,6 +182,7 @@ pub(super) fn create_segment(
 ) -> io::Result<(Arc<Segment>, Arc<dyn DiskFile>)> {
     let segment = Arc::new(Segment::new(&journal.folder, &journal.store_id, first, u64::from(size)));
     segment.set_indexed();
+    segment.set_weighed();
     let access = if spare.is_some() { Access::Write } else { Access::Create };
     let beside: PathBuf = spare.unwrap_or_else(|| segment.path.with_extension("tmp"));
     let made = fill(journal, &beside, access, first, size);
@@ -200,7 +202,7 @@ fn fill(journal: &Journal, path: &Path, access: Access, first: u64, size: u32) -
     if access == Access::Create {
         file.allocate(u64::from(size))?;
     }
-    let header = SegmentHeader { size, store_id: journal.store_id, first_sequence: first };
+    let header = SegmentHeader { size, store_id: journal.store_id, first_sequence: first, packed: None };
     file.write_at(&header.encode(), 0)?;
     file.sync_data()?;
     Ok(file)

@@ -72,12 +72,29 @@ pub(super) fn restore(fact: &mut Fact, jws: &[String]) -> Result<(), &'static st
     Ok(())
 }
 
+/// Whether a fact that was read has a statement of a batch.
+pub(super) fn names(fact: &Fact, jws: &[u8]) -> bool {
+    statements(fact).into_iter().flatten().any(|statement| statement.jws.as_bytes() == jws)
+}
+
 /// The places at which a fact may have a statement.
+fn statements(fact: &Fact) -> [Option<&Statement>; 3] {
+    match &fact.kind {
+        Some(Kind::Accepted(it)) => [it.statement.as_ref(), it.evidence.as_ref(), it.receipt.as_ref()],
+        Some(Kind::Settled(it)) => [it.evidence.as_ref(), it.receipt.as_ref(), None],
+        Some(Kind::CaseExpired(it)) => [it.evidence.as_ref(), None, None],
+        Some(Kind::AttemptFailed(_) | Kind::Redriven(_) | Kind::Recorded(_) | Kind::Retired(_)) | None => [None; 3],
+    }
+}
+
+/// The same, to be changed.
 fn statements_mut(fact: &mut Fact) -> [Option<&mut Statement>; 3] {
     match &mut fact.kind {
         Some(Kind::Accepted(it)) => [it.statement.as_mut(), it.evidence.as_mut(), it.receipt.as_mut()],
         Some(Kind::Settled(it)) => [it.evidence.as_mut(), it.receipt.as_mut(), None],
         Some(Kind::CaseExpired(it)) => [it.evidence.as_mut(), None, None],
-        Some(Kind::AttemptFailed(_) | Kind::Redriven(_) | Kind::Recorded(_)) | None => [None, None, None],
+        Some(Kind::AttemptFailed(_) | Kind::Redriven(_) | Kind::Recorded(_) | Kind::Retired(_)) | None => {
+            [None, None, None]
+        }
     }
 }

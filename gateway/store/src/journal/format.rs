@@ -15,6 +15,7 @@ use super::batches::{self, Table};
 const SEGMENT_MAGIC: &[u8; 8] = b"TRMJSEG1";
 const GROUP_MAGIC: &[u8; 4] = b"TRMG";
 const VERSION: u32 = 1;
+const VERSION_PACKED: u32 = 2;
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
 pub(crate) const GROUP_HEADER_BYTES: usize = 40;
 pub(crate) const MARK_BYTES: usize = 28;
@@ -29,6 +30,25 @@ pub(crate) struct SegmentHeader {
     pub(crate) size: u32,
     pub(crate) store_id: [u8; 16],
     pub(crate) first_sequence: u64,
+    /// Of one that was packed: what it covers.
+    pub(crate) packed: Option<Covered>,
+}
+
+/// How far a packed segment goes, whatever of it is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Covered {
+    /// The sequence after its last one.
+    pub(crate) end: u64,
+    /// The number of its first group.
+    pub(crate) first_group: u64,
+    pub(crate) groups: u32,
+}
+
+impl Covered {
+    /// The number of the group after its last one.
+    pub(crate) fn next_group(&self) -> u64 {
+        self.first_group.saturating_add(u64::from(self.groups))
+    }
 }
 
 /// The first 40 bytes of a group.
@@ -55,6 +75,8 @@ pub(crate) struct Mark {
 pub(crate) struct Place {
     /// First sequence of the segment.
     pub(crate) segment: u64,
+    /// Of the segment: packed since, the content stands elsewhere.
+    pub(crate) generation: u32,
     pub(crate) offset: u64,
     pub(crate) length: u32,
     pub(crate) crc: u32,
@@ -63,12 +85,12 @@ pub(crate) struct Place {
 /// A fact, and where its content stands if it has one.
 pub(crate) type PlacedFact = (Arc<Fact>, Option<Place>);
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let field = bytes.get(at..at.saturating_add(4)).and_then(|b| b.try_into().ok());
     u32::from_le_bytes(field.unwrap_or_default())
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let field = bytes.get(at..at.saturating_add(8)).and_then(|b| b.try_into().ok());
     u64::from_le_bytes(field.unwrap_or_default())
 }
@@ -85,11 +107,17 @@ fn crc_of(bytes: &[u8], length: usize) -> u32 {
 impl SegmentHeader {
     pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut bytes = Vec::with_capacity(SEGMENT_HEADER_BYTES);
+        let version = if self.packed.is_some() { VERSION_PACKED } else { VERSION };
         bytes.extend_from_slice(SEGMENT_MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&version.to_le_bytes());
         bytes.extend_from_slice(&self.size.to_le_bytes());
         bytes.extend_from_slice(&self.store_id);
         bytes.extend_from_slice(&self.first_sequence.to_le_bytes());
+        if let Some(Covered { end, first_group, groups }) = self.packed {
+            bytes.extend_from_slice(&end.to_le_bytes());
+            bytes.extend_from_slice(&first_group.to_le_bytes());
+            bytes.extend_from_slice(&groups.to_le_bytes());
+        }
         bytes.resize(60, 0);
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
         bytes.try_into().unwrap_or([0; SEGMENT_HEADER_BYTES])
@@ -102,11 +130,15 @@ impl SegmentHeader {
         if u32_at(bytes, 60) != crc_of(bytes, 60) {
             return Err("the segment header's checksum is wrong");
         }
-        if u32_at(bytes, 8) != VERSION {
-            return Err("the segment is of another version");
-        }
+        let packed = match u32_at(bytes, 8) {
+            VERSION => None,
+            VERSION_PACKED => {
+                Some(Covered { end: u64_at(bytes, 40), first_group: u64_at(bytes, 48), groups: u32_at(bytes, 56) })
+            }
+            _ => return Err("the segment is of another version"),
+        };
         let store_id = bytes.get(16..32).and_then(|b| b.try_into().ok()).unwrap_or_default();
-        Ok(Self { size: u32_at(bytes, 12), store_id, first_sequence: u64_at(bytes, 32) })
+        Ok(Self { size: u32_at(bytes, 12), store_id, first_sequence: u64_at(bytes, 32), packed })
     }
 }
 
@@ -262,7 +294,8 @@ pub(crate) fn decode_facts(
     for _ in 0..header.count {
         let mut fact = Fact::decode(split(&mut facts)?).map_err(|_| "a fact cannot be decoded")?;
         batches::restore(&mut fact, &jws)?;
-        let place = content_of(&fact).map(|(length, crc)| Place { segment, offset: content_at, length, crc });
+        let place =
+            content_of(&fact).map(|(length, crc)| Place { segment, generation: 0, offset: content_at, length, crc });
         content_at = content_at.saturating_add(place.map_or(0, |place| u64::from(place.length)));
         decoded.push((Arc::new(fact), place));
     }
@@ -283,7 +316,7 @@ fn decode_batches(facts: &mut Bytes) -> Result<Vec<String>, &'static str> {
 }
 
 /// Takes what stands behind a length off the head.
-fn split(facts: &mut Bytes) -> Result<Bytes, &'static str> {
+pub(super) fn split(facts: &mut Bytes) -> Result<Bytes, &'static str> {
     let length = u32_at(facts, 0) as usize;
     if facts.len() < length.saturating_add(4) {
         return Err("a fact is longer than its group");
@@ -292,7 +325,7 @@ fn split(facts: &mut Bytes) -> Result<Bytes, &'static str> {
 }
 
 /// Length and checksum of the content that stands behind a fact.
-fn content_of(fact: &Fact) -> Option<(u32, u32)> {
+pub(crate) fn content_of(fact: &Fact) -> Option<(u32, u32)> {
     match &fact.kind {
         Some(Kind::Accepted(accepted)) => accepted.content.as_ref().map(|content| (content.length, content.crc32c)),
         _ => None,

@@ -12,21 +12,18 @@
 //! | before its sync (process killed) | all of it | kept, synced now; a repeat gets the original answer |
 //! | before the mark | a mark that lags | kept |
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, path::Path, sync::Arc};
 
 use super::{
-    Found, Group, Journal, JournalWriter, Segment,
+    Found, Group, Journal, JournalWriter, Placed, Segment,
     append::{create_mark, create_segment},
-    format::{ALIGNMENT, GROUP_HEADER_BYTES, GroupHeader, Mark, SEGMENT_HEADER_BYTES, SegmentHeader},
+    find::{MARK_NAME, find, remove_replaced},
+    format::{ALIGNMENT, Covered, GROUP_HEADER_BYTES, GroupHeader, Mark, SEGMENT_HEADER_BYTES},
     read_content,
     reserve::{Reserve, SPARE_ENDING},
 };
 use crate::{
-    disk::{Access, Disk, DiskFile, read_small},
+    disk::{Access, Disk, DiskFile},
     error::{Damage, OpenError, ReadError},
     options::Cut,
 };
@@ -127,6 +124,7 @@ pub(crate) fn check_spares(journal: &Journal) -> Result<Vec<Damage>, OpenError> 
 /// The size of the last segment, which the next ones will have; none: the journal has not begun.
 pub(crate) fn last_size(journal: &Journal) -> Result<Option<u32>, OpenError> {
     find(journal)?;
+    // Of the last: packed ones have other sizes.
     Ok(journal.segments().last().and_then(|segment| u32::try_from(segment.size).ok()))
 }
 
@@ -165,7 +163,8 @@ pub(crate) fn open(
         }
     }
     let mark_path = folder.join(MARK_NAME);
-    let found = find(&journal)?;
+    let (found, replaced) = find(&journal)?;
+    remove_replaced(&journal, &replaced)?;
     let created = found.is_none();
     let mark = match found {
         Some(mark) => mark,
@@ -201,7 +200,7 @@ pub(crate) fn open(
 
 /// Reads and checks a whole journal and changes nothing. Contents are the visitor's to check.
 pub(crate) fn inspect<'a>(journal: &Journal, visitor: &'a mut Visitor<'a>) -> Result<Inspected, OpenError> {
-    let Some(mark) = find(journal)? else { return Ok(Inspected { next_sequence: 1, ..Inspected::default() }) };
+    let (Some(mark), _) = find(journal)? else { return Ok(Inspected { next_sequence: 1, ..Inspected::default() }) };
     let Walked { ends, last, file, end, next_sequence, .. } = walk(journal, mark, Reading::From(1, visitor))?;
     let torn = torn(&last, file.as_ref(), &end)?;
     Ok(Inspected { torn, ends, next_sequence })
@@ -256,54 +255,6 @@ fn walk(journal: &Journal, mark: Mark, reading: Reading<'_>) -> Result<Walked, O
     Ok(Walked { ends, last, file, end, next_sequence, next_group, suspects })
 }
 
-/// The name of the mark.
-const MARK_NAME: &str = "synced";
-
-/// Finds the segments and the mark; none: the journal has not begun.
-fn find(journal: &Journal) -> Result<Option<Mark>, OpenError> {
-    let (disk, folder) = (journal.disk.as_ref(), journal.folder.as_path());
-    let mut firsts = Vec::new();
-    for name in disk.list(folder).map_err(io_failed("list", folder))? {
-        let path = folder.join(&name);
-        if let Some(first) = name.strip_suffix(".seg") {
-            let bad = || Damage { file: path.clone(), offset: 0, what: "not the name of a segment".into() };
-            firsts.push(u64::from_str_radix(first, 16).map_err(|_| bad())?);
-        }
-    }
-    let mark_path = folder.join(MARK_NAME);
-    let mark = read_small(disk, &mark_path).map_err(io_failed("read", &mark_path))?;
-    let bad_mark = |what: &str| Damage { file: mark_path.clone(), offset: 0, what: what.to_owned() };
-    let mark = mark.map(|bytes| Mark::decode(&bytes).map_err(bad_mark)).transpose()?;
-    if firsts.is_empty() && mark.is_none_or(|mark| mark.group == 0) {
-        return Ok(None);
-    }
-    let mark = mark.ok_or_else(|| bad_mark("the mark is missing"))?;
-    if firsts.first() != Some(&1) {
-        let path = super::segment_path(folder, 1);
-        return Err(Damage { file: path, offset: 0, what: "the first segment is missing".into() }.into());
-    }
-    for first in firsts {
-        journal.add_segment(Arc::new(check_header(journal, first)?));
-    }
-    Ok(Some(mark))
-}
-
-fn check_header(journal: &Journal, first: u64) -> Result<Segment, OpenError> {
-    let path: PathBuf = super::segment_path(&journal.folder, first);
-    let file = journal.disk.open(&path, Access::Read).map_err(io_failed("open", &path))?;
-    let mut bytes = [0; SEGMENT_HEADER_BYTES];
-    file.read_at(&mut bytes, 0).map_err(io_failed("read", &path))?;
-    let damage = |what: &str| Damage { file: path.clone(), offset: 0, what: what.to_owned() };
-    let header = SegmentHeader::decode(&bytes).map_err(damage)?;
-    if header.store_id != journal.store_id {
-        return Err(damage("the segment belongs to another store").into());
-    }
-    if header.first_sequence != first {
-        return Err(damage("the segment's name is not its first sequence").into());
-    }
-    Ok(Segment::new(&journal.folder, &journal.store_id, first, u64::from(header.size)))
-}
-
 impl Walk<'_> {
     /// Goes through one segment. `joins` says that the group number before it is not known from a walk.
     fn segment(
@@ -314,13 +265,16 @@ impl Walk<'_> {
         joins: bool,
         visitor: &mut Option<&mut Visitor<'_>>,
     ) -> Result<End, OpenError> {
+        if let Some(covered) = segment.packed {
+            return self.packed(segment, file, (covered, joins), visitor);
+        }
         let mut offset = SEGMENT_HEADER_BYTES as u64;
         let mut first = joins;
         let torn = loop {
             match segment.read(file, offset).map_err(io_failed("read", &segment.path))? {
                 Found::Group(group) => {
                     if first {
-                        self.next_group = group.header.number;
+                        self.next_group = group.span.number;
                         first = false;
                     }
                     if let Some(what) = self.group(segment, file, &group, is_last)? {
@@ -331,7 +285,7 @@ impl Walk<'_> {
                     if let Some(visit) = visitor {
                         visit(self.journal, &group)?;
                     }
-                    offset = offset.saturating_add(group.header.length());
+                    offset = offset.saturating_add(group.span.length);
                 }
                 Found::Nothing if !is_last || is_zero(segment, file, offset)? => break None,
                 Found::Nothing => break Some("bytes stand where the journal ends"),
@@ -345,6 +299,41 @@ impl Walk<'_> {
         Ok(End { offset, torn })
     }
 
+    /// Goes through a packed segment: it was synced before it had its name, so nothing in it is torn, and it has no room to spare.
+    fn packed(
+        &mut self,
+        segment: &Segment,
+        file: &dyn DiskFile,
+        (covered, joins): (Covered, bool),
+        visitor: &mut Option<&mut Visitor<'_>>,
+    ) -> Result<End, OpenError> {
+        if joins {
+            self.next_group = covered.first_group;
+        }
+        let mut offset = SEGMENT_HEADER_BYTES as u64;
+        while offset < segment.size {
+            let group = match segment.read(file, offset).map_err(io_failed("read", &segment.path))? {
+                Found::Group(group) => group,
+                Found::Nothing => return Err(segment.damage(offset, "a block that must stand here does not").into()),
+                Found::Bad(what) => return Err(segment.damage(offset, what).into()),
+            };
+            self.check_order(segment, &group)?;
+            segment.note(group.span.first, offset);
+            (self.next_sequence, self.next_group) = (group.span.end, group.span.next_number);
+            self.journal.set_durable(self.next_sequence - 1);
+            if let Some(visit) = visitor {
+                visit(self.journal, &group)?;
+            }
+            offset = offset.saturating_add(group.span.length);
+        }
+        if self.next_sequence > covered.end || self.next_group > covered.next_group() {
+            return Err(segment.damage(0, "the segment holds more than its header says").into());
+        }
+        (self.next_sequence, self.next_group) = (covered.end, covered.next_group());
+        segment.set_indexed();
+        Ok(End { offset, torn: None })
+    }
+
     /// Judges a group that checks: its place in the order, and beyond the mark its contents too. Says what is torn.
     fn group(
         &mut self,
@@ -353,17 +342,11 @@ impl Walk<'_> {
         group: &Group,
         is_last: bool,
     ) -> Result<Option<&'static str>, OpenError> {
-        let header = &group.header;
-        if header.first_sequence != self.next_sequence || header.number != self.next_group {
-            let what = format!(
-                "group {} with sequence {} stands where group {} with sequence {} must",
-                header.number, header.first_sequence, self.next_group, self.next_sequence
-            );
-            return Err(segment.damage(group.offset, &what).into());
-        }
-        if header.number > self.mark.group {
+        let span = group.span;
+        self.check_order(segment, group)?;
+        if span.number > self.mark.group && segment.packed.is_none() {
             let suspects = suspects(segment, file, group)?;
-            let end = group.offset.saturating_add(header.length());
+            let end = group.offset.saturating_add(span.length);
             // Whatever follows, it was begun only after this group was synced.
             let followed = !matches!(segment.header(file, end), Ok(Err(Found::Nothing)));
             if !suspects.is_empty() && is_last && !followed {
@@ -371,10 +354,22 @@ impl Walk<'_> {
             }
             self.suspects.extend(suspects);
         }
-        segment.note(header.first_sequence, group.offset);
-        self.next_sequence = header.next_sequence();
-        self.next_group += 1;
+        segment.note(span.first, group.offset);
+        self.next_sequence = span.end;
+        self.next_group = span.next_number;
         Ok(None)
+    }
+
+    fn check_order(&self, segment: &Segment, group: &Group) -> Result<(), OpenError> {
+        let span = group.span;
+        if span.first == self.next_sequence && span.number == self.next_group {
+            return Ok(());
+        }
+        let what = format!(
+            "group {} with sequence {} stands where group {} with sequence {} must",
+            span.number, span.first, self.next_group, self.next_sequence
+        );
+        Err(segment.damage(group.offset, &what).into())
     }
 
     /// Decides whether what does not check is a torn tail; anything else is damage.
@@ -400,8 +395,8 @@ impl Walk<'_> {
 /// The contents of a group that do not check.
 fn suspects(segment: &Segment, file: &dyn DiskFile, group: &Group) -> Result<Vec<Suspect>, OpenError> {
     let mut found = Vec::new();
-    for ((_, place), sequence) in group.facts.iter().zip(group.header.first_sequence..) {
-        let Some(place) = place else { continue };
+    for Placed { sequence, place, .. } in &group.facts {
+        let (sequence, Some(place)) = (*sequence, place) else { continue };
         match read_content(segment, file, sequence, *place) {
             Ok(_) => {}
             Err(ReadError::Damaged(damage)) => found.push(Suspect { sequence, damage }),
@@ -422,7 +417,7 @@ fn suspects(segment: &Segment, file: &dyn DiskFile, group: &Group) -> Result<Vec
 fn later_group(segment: &Segment, file: &dyn DiskFile, offset: u64) -> Result<Option<u64>, OpenError> {
     let failed = |e| io_failed("read", &segment.path)(e);
     let mut at = match segment.header(file, offset).map_err(failed)? {
-        Ok(header) => offset.saturating_add(header.length()),
+        Ok(header) => offset.saturating_add(header.span().length),
         Err(_) => offset.saturating_add(ALIGNMENT as u64),
     };
     let mut piece = vec![0; SEARCH_BYTES + GROUP_HEADER_BYTES];

@@ -94,7 +94,9 @@ impl Reserve {
                     (settled.notify.len() as u64, u64::from(ends))
                 }
                 Some(Kind::CaseExpired(expired)) => (expired.notify.len() as u64, 0),
-                Some(Kind::AttemptFailed(_) | Kind::Redriven(_) | Kind::Recorded(_)) | None => (0, 0),
+                Some(Kind::AttemptFailed(_) | Kind::Redriven(_) | Kind::Recorded(_) | Kind::Retired(_)) | None => {
+                    (0, 0)
+                }
             };
             self.open = self.open.saturating_add(more).saturating_sub(less);
         }

@@ -1,6 +1,6 @@
 //! The journal's bytes, held against those of a second implementation (proto/vectors/journal.py, written from FORMATS.md §6 alone).
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path};
 
 use bytes::Bytes;
 use tramite_proto::pb::{
@@ -9,8 +9,10 @@ use tramite_proto::pb::{
 };
 
 use super::{
-    Found, Segment,
-    format::{GROUP_HEADER_BYTES, decode_facts, encode_group},
+    Found, Journal, Placed, Segment,
+    format::{GROUP_HEADER_BYTES, GroupHeader, Mark, SegmentHeader, decode_facts, encode_group, seed_of},
+    inspect,
+    packed::RawGroup,
 };
 use crate::{
     Change,
@@ -19,7 +21,8 @@ use crate::{
 };
 
 /// What the second implementation wrote (`proto/vectors/journal.json`): a `segment` of 1 MiB, store id of sevens, first sequence 1; its
-/// first `group`: two batches, an acceptance with a statement by each and the content `seal`, and a record; the `mark` after it.
+/// first `group`: two batches, an acceptance with a statement by each and the content `seal`, and a record; the `mark` after it; the
+/// segment `packed`, and packed with what is left when only the record is.
 fn vector(name: &str) -> Vec<u8> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto/vectors/journal.json");
     let vectors: serde_json::Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
@@ -77,15 +80,16 @@ fn the_formats_bytes_are_read_as_what_they_say() {
     let file = lab.disk.open(&path, Access::Read).unwrap();
     let segment = Segment::new(&lab.path("journal"), &[7; 16], 1, 1024 * 1024);
     let Found::Group(group) = segment.read(file.as_ref(), 64).unwrap() else { panic!("no group") };
-    assert_eq!((group.header.first_sequence, group.header.number, group.header.count), (1, 1, 2));
-    let (first, place) = &group.facts[0];
+    assert_eq!((group.span.first, group.span.number, group.facts.len()), (1, 1, 2));
+    let Placed { fact: first, place, .. } = &group.facts[0];
     assert_eq!(first.at_ms, T0);
     let Some(Kind::Accepted(read)) = &first.kind else { panic!("{first:?}") };
     assert_eq!(Accepted { content: None, ..read.clone() }, accepted());
     let mut content = [0; 4];
     file.read_at(&mut content, place.unwrap().offset).unwrap();
     assert_eq!(&content, b"seal");
-    assert_eq!(group.facts[1], (Arc::new(Fact { at_ms: T0, kind: Some(Kind::Recorded(recorded())) }), None));
+    let second = Fact { at_ms: T0, kind: Some(Kind::Recorded(recorded())) };
+    assert_eq!((group.facts[1].fact.as_ref(), group.facts[1].place), (&second, None));
 }
 
 #[test]
@@ -109,4 +113,58 @@ fn each_batch_stands_once_in_a_group_and_a_reference_to_none_is_damage() {
     let at = astray.windows(2).rposition(|pair| pair == b"#0").unwrap();
     let astray = [&astray[..at], b"#9", &astray[at + 2..]].concat();
     assert!(decode_facts(&header, Bytes::from(astray), 1, 64).is_err());
+}
+
+/// The facts of a packed segment, and of each whether its content is there.
+fn unpacked(packed: &str) -> Vec<(u64, Fact, bool)> {
+    let lab = Lab::new();
+    let (store_id, folder) = ([7; 16], lab.path("journal"));
+    let next = SegmentHeader { size: 1 << 20, store_id, first_sequence: 3, packed: None }.encode();
+    let mut next = next.to_vec();
+    next.resize(1 << 20, 0);
+    lab.disk.overwrite(&folder.join("0000000000000001.00000001.pack"), vector(packed));
+    lab.disk.overwrite(&folder.join("0000000000000003.seg"), next);
+    lab.disk.overwrite(&folder.join("synced"), Mark { group: 1, end: 64, segment: 3 }.encode().to_vec());
+    let journal = Journal::new(std::sync::Arc::new(lab.disk.clone()), folder, store_id);
+    let mut facts = Vec::new();
+    let found = inspect(&journal, &mut |journal, group| {
+        assert_eq!((group.span.first, group.span.end), (1, 3));
+        for placed in &group.facts {
+            let Placed { fact, place, .. } = placed;
+            let content = place.map(|place| journal.content(placed.sequence, place).unwrap());
+            assert!(content.as_ref().is_none_or(|content| *content == b"seal"[..]));
+            facts.push((placed.sequence, fact.as_ref().clone(), content.is_some()));
+        }
+        Ok(())
+    });
+    assert_eq!(found.unwrap().next_sequence, 3);
+    facts
+}
+
+#[test]
+fn a_packed_segment_is_read_as_the_format_says() {
+    let record = Fact { at_ms: T0, kind: Some(Kind::Recorded(recorded())) };
+    let content = Some(tramite_proto::pb::journal::v1::Content { length: 4, crc32c: crc32c::crc32c(b"seal") });
+    let first = Fact { at_ms: T0, kind: Some(Kind::Accepted(Accepted { content, ..accepted() })) };
+    assert_eq!(unpacked("packed"), [(1, first, true), (2, record.clone(), false)]);
+    assert_eq!(unpacked("packed_left"), [(2, record, false)]);
+}
+
+#[test]
+fn what_is_packed_is_byte_for_byte_what_the_format_says() {
+    let group = Bytes::from(vector("group"));
+    let header = GroupHeader::decode(&group[..GROUP_HEADER_BYTES], seed_of(&[7; 16])).unwrap();
+    let section = group.slice(GROUP_HEADER_BYTES..GROUP_HEADER_BYTES + header.facts_length as usize);
+    let facts = decode_facts(&header, section.clone(), 1, 64).unwrap();
+    let mut raw = RawGroup::of_section(&header, section).unwrap();
+    raw.facts[0].has_content = true;
+    let plain = |raw: &RawGroup| {
+        let mut plain = Vec::new();
+        raw.encode(&mut plain).unwrap();
+        plain
+    };
+    assert_eq!(plain(&raw), vector("packed_plain"));
+    raw.facts.remove(0);
+    raw.drop_batches(&[facts[1].0.clone()]);
+    assert_eq!(plain(&raw), vector("packed_left_plain"));
 }

@@ -118,6 +118,7 @@ impl OrderedMap for MemoryMap {
     }
 
     fn flush(&self) -> Result<(), MapError> {
+        self.rows.write().unwrap_or_else(PoisonError::into_inner).1.clear();
         Ok(())
     }
 }

@@ -138,13 +138,17 @@ impl Store {
         self.shared.fact(sequence)
     }
 
-    /// Facts after a sequence, in order.
+    /// Facts after a sequence, in order, of the next so many sequences; those that retention took are left out.
     ///
     /// # Errors
     /// See [`ReadError`].
     pub fn facts(&self, after: u64, limit: usize) -> Result<Vec<(u64, Arc<Fact>)>, ReadError> {
         let to = self.sequence().min(after.saturating_add(limit as u64));
-        (after + 1..=to).map(|sequence| Ok((sequence, self.fact(sequence)?))).collect()
+        let facts = (after + 1..=to).filter_map(|sequence| match self.fact(sequence) {
+            Err(ReadError::NoFact(_)) => None,
+            fact => Some(fact.map(|fact| (sequence, fact))),
+        });
+        facts.collect()
     }
 
     /// The content behind a fact; empty when it has none.

@@ -1,6 +1,7 @@
-//! The store against a plain model: any mix of changes, restarts, kills and power cuts.
+//! The store against a plain model: any mix of changes, days, restarts, kills and power cuts, with retention and packing in between.
 //!
-//! The model is a list of messages and nothing else; what the store answers and hands out must be what the list says.
+//! The model is a list of messages and nothing else; what the store answers and hands out must be what the list says. What is final
+//! and past its time may be forgotten, and past its retention be gone; nothing else may.
 
 use proptest::prelude::*;
 
@@ -8,18 +9,51 @@ use super::*;
 use crate::MessageState;
 
 const QUEUES: [&str; 2] = ["inps", "comune"];
+const REMEMBERED_MS: i64 = 2 * DAY_MS;
+const RETENTION_MS: i64 = 3 * DAY_MS;
+/// Of which some seven fill a segment.
+const LARGE: usize = 150_000;
 
 #[derive(Debug, Clone)]
 enum Action {
-    Accept { number: u64, queue: usize, order: u8, other: bool },
-    Settle { which: usize, outcome: Outcome },
-    Fail { which: usize, delay_ms: i64 },
-    Redrive { which: usize },
-    Pass { ms: i64 },
+    Accept {
+        number: u64,
+        queue: usize,
+        order: u8,
+        other: bool,
+    },
+    Settle {
+        which: usize,
+        outcome: Outcome,
+    },
+    Fail {
+        which: usize,
+        delay_ms: i64,
+    },
+    Redrive {
+        which: usize,
+    },
+    Pass {
+        ms: i64,
+    },
     Apply,
+    /// So many half days, each with a fact, as a running node has them.
+    Days {
+        halves: u8,
+    },
+    /// Retires, sweeps and packs; killed after so many changes of the disk, 1 to 60, or not.
+    Compact {
+        killed_after: Option<u64>,
+        cut: bool,
+    },
     Restart,
-    Kill { behind: bool },
-    CutPower { seed: u64, behind: bool },
+    Kill {
+        behind: bool,
+    },
+    CutPower {
+        seed: u64,
+        behind: bool,
+    },
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -38,6 +72,9 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (0..40_usize).prop_map(|which| Action::Redrive { which }),
         2 => (1..100_i64).prop_map(|ms| Action::Pass { ms }),
         3 => Just(Action::Apply),
+        2 => (1..12_u8).prop_map(|halves| Action::Days { halves }),
+        3 => (prop::option::weighted(0.4, 2..60_u64), any::<bool>())
+            .prop_map(|(killed_after, cut)| Action::Compact { killed_after, cut }),
         1 => Just(Action::Restart),
         1 => any::<bool>().prop_map(|behind| Action::Kill { behind }),
         1 => any::<(u64, bool)>().prop_map(|(seed, behind)| Action::CutPower { seed, behind }),
@@ -53,11 +90,14 @@ struct Plain {
     state: MessageState,
     attempts: u32,
     due_ms: i64,
+    accepted_ms: i64,
 }
 
 #[derive(Debug, Default)]
 struct Model {
     messages: Vec<Plain>,
+    /// Final, and forgotten.
+    past: Vec<Plain>,
 }
 
 impl Model {
@@ -87,8 +127,18 @@ impl Model {
     }
 }
 
-fn accept(number: u64, queue: usize, order: u8, other: bool) -> Change {
+fn accept(number: u64, queue: usize, order: u8, other: bool, now_ms: i64) -> Change {
     let mut message = message(number, QUEUES[queue]);
+    message.fact.remember_ms = now_ms + REMEMBERED_MS;
+    if number.is_multiple_of(3) {
+        message = message.content(growth::noise(number, LARGE));
+        message.fact.digest = Bytes::copy_from_slice(Digest::of(&message.content).as_bytes());
+    }
+    // A case of its own, which is over at once; the others have none.
+    if number % 2 == 1 {
+        message.fact.case_id = id(number);
+        message.fact.case_move = Some(CaseMove { kind: "REFERRAL".into(), ..case_move(number, "closed") });
+    }
     if order > 0 {
         message = message.order(&order.to_string());
     }
@@ -98,7 +148,30 @@ fn accept(number: u64, queue: usize, order: u8, other: bool) -> Change {
     message.change()
 }
 
-fn check(running: &Running, model: &Model, now_ms: i64) -> Result<(), TestCaseError> {
+/// What is forgotten had to be over; what is gone had to be past its retention.
+fn check_past(running: &Running, model: &mut Model, now_ms: i64) -> Result<(), TestCaseError> {
+    let known = |message: &Plain| {
+        running.store.message(&id(message.number)).unwrap().is_some_and(|row| row.sequence == message.sequence)
+    };
+    let (there, forgotten): (Vec<_>, Vec<_>) = std::mem::take(&mut model.messages).into_iter().partition(known);
+    model.messages = there;
+    for message in forgotten {
+        prop_assert!(Model::is_final(&message), "forgotten before its end: {:?}", message);
+        prop_assert!(now_ms >= message.accepted_ms + REMEMBERED_MS, "forgotten before its time: {:?}", message);
+        model.past.push(message);
+    }
+    for message in &model.messages {
+        prop_assert!(running.store.fact(message.sequence).is_ok(), "gone: {:?}", message);
+    }
+    for message in &model.past {
+        let there = running.store.fact(message.sequence).is_ok();
+        prop_assert!(there || now_ms >= message.accepted_ms + RETENTION_MS, "gone before its time: {:?}", message);
+    }
+    Ok(())
+}
+
+fn check(running: &Running, model: &mut Model, now_ms: i64) -> Result<(), TestCaseError> {
+    check_past(running, model, now_ms)?;
     for (i, queue) in QUEUES.iter().enumerate() {
         let mut leasable = running.leasable(queue);
         leasable.sort_unstable();
@@ -118,8 +191,15 @@ fn check(running: &Running, model: &Model, now_ms: i64) -> Result<(), TestCaseEr
 fn play(running: &mut Running, model: &mut Model, action: &Action, now_ms: i64) -> Result<(), TestCaseError> {
     match *action {
         Action::Accept { number, queue, order, other } => {
-            let answer = running.one(accept(number, queue, order, other));
+            let answer = running.one(accept(number, queue, order, other, now_ms));
             match (model.messages.iter().find(|message| message.number == number), answer) {
+                (Some(known), Err(Rejected::IdExpired)) => {
+                    prop_assert!(now_ms >= known.accepted_ms + REMEMBERED_MS);
+                }
+                // Its id is forgotten, and its case is not.
+                (None, Err(Rejected::Case(_))) => {
+                    prop_assert!(model.past.iter().any(|past| past.number == number));
+                }
                 (Some(known), Ok(Done::Repeated { sequence, .. })) => {
                     prop_assert_eq!((sequence, other), (known.sequence, false))
                 }
@@ -128,7 +208,8 @@ fn play(running: &mut Running, model: &mut Model, action: &Action, now_ms: i64) 
                 }
                 (None, Ok(Done::Accepted { sequence, .. })) => {
                     let state = MessageState::Waiting;
-                    model.messages.push(Plain { sequence, number, queue, order, state, attempts: 0, due_ms: 0 });
+                    let (attempts, due_ms, accepted_ms) = (0, 0, now_ms);
+                    model.messages.push(Plain { sequence, number, queue, order, state, attempts, due_ms, accepted_ms });
                 }
                 (known, answer) => prop_assert!(false, "{known:?} was answered {answer:?}"),
             }
@@ -177,19 +258,47 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
     #[test]
     fn the_store_does_what_a_plain_list_does(actions in proptest::collection::vec(action(), 1..120)) {
-        let lab = Lab::new();
+        let mut lab = Lab::new();
+        lab.options.retention_ms = Some(RETENTION_MS);
+        lab.options.recent_bytes = 100_000;
         let (mut running, mut model) = (Some(lab.open()), Model::default());
         let mut now_ms = T0;
         for action in &actions {
             match *action {
                 Action::Pass { ms } => now_ms = lab.clock.advance(ms),
+                Action::Days { halves } => {
+                    for _ in 0..halves {
+                        now_ms = lab.clock.advance(DAY_MS / 2);
+                        running.as_mut().unwrap().done(seen(now_ms));
+                    }
+                }
                 Action::Apply => running.as_mut().unwrap().writer.apply(),
+                Action::Compact { killed_after: None, .. } => running.as_mut().unwrap().writer.compact(),
+                Action::Compact { killed_after: Some(changes), cut } => {
+                    let writer = &mut running.as_mut().unwrap().writer;
+                    writer.compact();
+                    writer.apply();
+                    lab.disk.faults().stop_after(changes);
+                    writer.compact();
+                    lab.disk.faults().stop_after(0);
+                    let before = running.take().unwrap();
+                    let (rows, failed) = (before.rows(), before.store.health().failed);
+                    drop(before);
+                    if cut {
+                        lab.disk.cut_power(changes);
+                    }
+                    running = Some(lab.open());
+                    if !failed {
+                        retention::same_rows(running.as_ref().unwrap(), &rows, "after a kill");
+                    }
+                }
                 Action::Restart => {
                     running.take().unwrap().stop();
                     running = Some(lab.open());
                     prop_assert_eq!(&running.as_ref().unwrap().recovery.rebuilt, &None);
                 }
                 Action::Kill { behind } | Action::CutPower { behind, .. } => {
+                    let rows = running.as_ref().unwrap().rows();
                     if let Action::CutPower { seed, .. } = *action {
                         lab.disk.cut_power(seed);
                     }
@@ -198,14 +307,26 @@ proptest! {
                         lab.maps.lose_last();
                     }
                     running = Some(lab.open());
+                    retention::same_rows(running.as_ref().unwrap(), &rows, "completed");
+                    drop(running.take());
+                    retention::lose_rows(&lab);
+                    running = Some(lab.open());
+                    retention::same_rows(running.as_ref().unwrap(), &rows, "rebuilt");
                 }
                 Action::Accept { number, other: true, .. } if !model.messages.iter().any(|m| m.number == number) => {}
                 _ => play(running.as_mut().unwrap(), &mut model, action, now_ms)?,
             }
-            check(running.as_ref().unwrap(), &model, now_ms)?;
+            check(running.as_ref().unwrap(), &mut model, now_ms)?;
         }
         running.take().unwrap().stop();
         let found = crate::verify_with(&(Arc::new(lab.disk.clone()) as _), &lab.maps, Path::new("store")).unwrap();
         prop_assert_eq!(found.problems, Vec::new());
     }
+}
+
+/// What a running node writes from time to time.
+fn seen(now_ms: i64) -> Change {
+    let value = Some(bytes(&now_ms.to_string()));
+    let fact = tramite_proto::pb::journal::v1::Recorded { name: "clock/seen".into(), value, ..Default::default() };
+    Change::Record { fact: Box::new(fact) }
 }

@@ -1,7 +1,7 @@
 //! A flipped bit or a cut in each kind of file, region by region: what verify, opening and handing out make of it.
 //!
 //! One store that was stopped in order, with two segments: final messages whose contents are gone, messages that wait, a part, a
-//! reserve. Every case is tried on a copy of it. Whatever is damaged: verify names the file, nothing is handed out altered, and
+//! reserve; and one of which the first segment was packed. Every case is tried on a copy of it. Whatever is damaged: verify names the file, nothing is handed out altered, and
 //! nothing that was acknowledged is missing without a word.
 
 use std::collections::BTreeMap;
@@ -59,7 +59,8 @@ fn change(number: u64) -> Change {
 }
 
 impl Scene {
-    async fn play() -> Self {
+    /// So many of the messages are final.
+    async fn play(settled: usize) -> Self {
         let lab = Lab::new();
         let mut running = lab.open();
         put(&running.store, MESSAGES, 0, PART).await.unwrap();
@@ -69,7 +70,7 @@ impl Scene {
         }
         // An odd number of bytes, so that zeros stand behind it.
         sequences.push(running.done(message(90, "inps").content(bytes("odd")).change()));
-        for sequence in &sequences[..2] {
+        for sequence in &sequences[..settled] {
             running.done(settle(*sequence, Outcome::HandedOver));
         }
         running.writer.apply();
@@ -79,6 +80,14 @@ impl Scene {
         let rows = running.rows();
         running.stop();
         Self { lab, rows, contents, evidence }
+    }
+
+    /// The same with its first segment packed.
+    fn packed(self) -> Self {
+        let mut running = self.lab.open();
+        running.writer.compact();
+        running.stop();
+        self
     }
 
     /// A copy, its rows too.
@@ -96,14 +105,23 @@ impl Scene {
         segment_path(&self.lab.path("journal"), first.unwrap())
     }
 
-    /// Where the groups of a segment begin: start, end of header and facts, end of contents, start of the next.
+    fn first(&self) -> PathBuf {
+        let names = self.lab.disk.list(&self.lab.path("journal")).unwrap();
+        let packed = names.iter().find(|name| name.ends_with(".pack"));
+        packed.map_or(self.lab.segment(), |name| self.lab.path("journal").join(name))
+    }
+
+    /// Where the groups or blocks of a segment begin: start, end of header and facts, end of contents, start of the next.
     fn groups(&self, path: &Path) -> Vec<[usize; 4]> {
         let bytes = self.lab.disk.bytes(path).unwrap();
         let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
         let (mut at, mut groups) = (64, Vec::new());
-        while bytes.get(at..at + 4).is_some_and(|magic| magic == b"TRMG") {
-            let facts = at + 40 + number(at + 4);
-            let contents = facts + number(at + 8);
+        while let Some(magic) =
+            bytes.get(at..at + 4).filter(|magic| [b"TRMG", b"TRMP"].contains(&&magic[..].try_into().unwrap()))
+        {
+            let (header, contents_at) = if magic == b"TRMG" { (40, at + 8) } else { (56, at + 12) };
+            let facts = at + header + number(at + 4);
+            let contents = facts + number(contents_at);
             groups.push([at, facts, contents, contents.next_multiple_of(8)]);
             at = contents.next_multiple_of(8);
         }
@@ -112,7 +130,8 @@ impl Scene {
 
     fn regions(&self) -> Vec<Region> {
         use Opening::{Cuts, Opens, Rebuilds, Refuses};
-        let (first, last) = (self.lab.segment(), self.second());
+        let (first, last) = (self.first(), self.second());
+        let is_packed = first != self.lab.segment();
         let mut regions = Vec::new();
         let mut region = |name, file: &Path, bytes, record, opening| {
             regions.push(Region { name, file: file.to_owned(), bytes, record, opening });
@@ -121,11 +140,12 @@ impl Scene {
         for (file, groups, opening) in [(&first, self.groups(&first), Opens), (&last, self.groups(&last), Refuses)] {
             let is_last = opening == Refuses;
             region("segment header", file, 0..64, 0, Refuses);
+            let (name, header) = if is_packed && !is_last { ("block header", 56) } else { ("group header", 40) };
             for [start, facts, contents, end] in &groups {
-                region("group header", file, *start..start + 40, *start as u64, opening);
-                region("facts", file, start + 40..*facts, *start as u64, opening);
+                region(name, file, *start..start + header, *start as u64, opening);
+                region("facts", file, start + header..*facts, *start as u64, opening);
                 if contents > facts {
-                    let erased = !is_last && *start < groups[2][0];
+                    let erased = !is_last && !is_packed && *start < groups[2][0];
                     region(
                         if erased { "erased content" } else { "content" },
                         file,
@@ -139,6 +159,10 @@ impl Scene {
                 }
             }
             let end = groups.last().unwrap()[3];
+            if is_packed && !is_last {
+                // It ends with its last block.
+                continue;
+            }
             region("room", file, end..1024 * 1024, end as u64, if is_last { Cuts } else { Opens });
         }
         region("mark", &self.lab.mark(), 0..28, 0, Refuses);
@@ -222,22 +246,34 @@ async fn case(scene: &Scene, region: &Region, what: &str, edit: impl FnOnce(&mut
 
 #[tokio::test]
 async fn a_flipped_bit_anywhere_is_found_and_named_and_never_served() {
-    let scene = Scene::play().await;
+    let scene = Scene::play(2).await;
+    assert_eq!(flip_everywhere(&scene).await.len(), 12);
+    let packed = Scene::play(4).await.packed();
+    let tried = flip_everywhere(&packed).await;
+    assert!(tried.contains_key("block header") && tried["facts"] > 1, "{tried:?}");
+}
+
+/// Flips bits in each region. Says how many of each kind there are.
+async fn flip_everywhere(scene: &Scene) -> BTreeMap<&'static str, usize> {
     let mut tried = BTreeMap::new();
     for region in scene.regions() {
         let Region { bytes, .. } = &region;
         let middle = bytes.start + bytes.len() / 2;
         for (at, bit) in [(bytes.start, 0x01), (middle, 0x10), (bytes.end - 1, 0x80)] {
-            case(&scene, &region, &format!("bit {bit:#x} of byte {at}"), |bytes| bytes[at] ^= bit).await;
+            case(scene, &region, &format!("bit {bit:#x} of byte {at}"), |bytes| bytes[at] ^= bit).await;
         }
         *tried.entry(region.name).or_insert(0) += 1;
     }
-    assert_eq!(tried.len(), 12, "{tried:?}");
+    tried
 }
 
 #[tokio::test]
 async fn a_cut_anywhere_is_found_and_named_and_nothing_is_silently_shorter() {
-    let scene = Scene::play().await;
+    cut_everywhere(&Scene::play(2).await).await;
+    cut_everywhere(&Scene::play(4).await.packed()).await;
+}
+
+async fn cut_everywhere(scene: &Scene) {
     let (last, groups) = (scene.second(), scene.groups(&scene.second()));
     for mut region in scene.regions() {
         // A cut takes away what stands behind it, too: a group that the last segment must have.
@@ -249,7 +285,7 @@ async fn a_cut_anywhere_is_found_and_named_and_nothing_is_silently_shorter() {
             region.opening = Opening::Opens;
         }
         for at in [region.bytes.start, region.bytes.start + region.bytes.len() / 2, region.bytes.end - 1] {
-            case(&scene, &region, &format!("cut to {at}"), |bytes| bytes.truncate(at)).await;
+            case(scene, &region, &format!("cut to {at}"), |bytes| bytes.truncate(at)).await;
         }
     }
 }

@@ -1,0 +1,459 @@
+//! Writing sealed segments anew, packed: facts compressed, contents that are gone left out, and what retention lets go.
+//!
+//! Knows: when a segment takes more than it must, what a packed one says, how one takes the place of others. Never knows: which facts
+//! may go (it asks), what waits. Invariants: only sealed segments are packed; a content stays exactly if it still checks, whatever any
+//! row says; sequences never change, and what is gone is covered by what is left.
+//!
+//! | a crash | leaves | opening |
+//! |---|---|---|
+//! | while it is written | a `.tmp` file | removes it |
+//! | after its new name is durable | the packed one, and those that it replaces | serves the packed one, removes the others |
+//! | after they are removed | the packed one | |
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use tramite_proto::pb::journal::v1::Fact;
+
+use super::{
+    Found, Group, Journal, Placed, Segment,
+    format::{ALIGNMENT, Covered, SEGMENT_HEADER_BYTES, SegmentHeader},
+    io_error, locked,
+    packed::{self, BLOCK_HEADER_BYTES, BlockHeader, CONTENTS_BYTES, PLAIN_BYTES},
+    read_content,
+};
+use crate::{
+    disk::{Access, DiskFile},
+    error::{Poisoned, ReadError},
+};
+
+/// The ending of a packed segment's file: `<first sequence>.<generation>.pack`.
+pub(crate) const PACKED_ENDING: &str = "pack";
+/// Packed neighbours that are smaller than this share of a segment become one.
+const SMALL_SHARE: u64 = 16;
+/// When so many of them stand together.
+const SMALL_MIN: usize = 8;
+/// A packed segment is packed again when this share of it was erased.
+const ERASED_SHARE: u64 = 4;
+/// Room that must be left on the disk beyond what is written: new messages come first.
+const LEFT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Synced when so much was written: whoever waits for the disk meanwhile waits for no more.
+const SYNC_BYTES: u64 = 1024 * 1024;
+
+/// Asked of each fact: does it stay?
+pub(super) type Keeps<'a> = dyn FnMut(u64, &Fact) -> Result<bool, ReadError> + 'a;
+
+/// Shown each fact.
+pub(crate) type EachFact<'a> = dyn FnMut(u64, &Arc<Fact>) -> Result<(), ReadError> + 'a;
+
+/// Why packing did not go on.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// Something could not be read or written: another time.
+    Failed(ReadError),
+    /// Which files the next opening finds is unknown.
+    Poisoned(Poisoned),
+}
+
+impl<E: Into<ReadError>> From<E> for Stopped {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// What is in a segment.
+#[derive(Debug, Default)]
+pub(super) struct Weight {
+    facts: AtomicU64,
+    contents: AtomicU64,
+    erased: AtomicU64,
+    /// Otherwise it was written before the store was opened, and has to be read once.
+    known: AtomicBool,
+    /// It could not be read: it stays as it is.
+    unfit: AtomicBool,
+}
+
+impl Weight {
+    /// Notes what was erased.
+    pub(super) fn erased(&self, bytes: u64) {
+        self.erased.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Segment {
+    /// Notes a group that was written.
+    pub(super) fn weigh(&self, facts: u32, contents: u32) {
+        self.weight.facts.fetch_add(u64::from(facts), Ordering::Relaxed);
+        self.weight.contents.fetch_add(u64::from(contents), Ordering::Relaxed);
+    }
+
+    /// Every group of it was noted, or will be.
+    pub(super) fn set_weighed(&self) {
+        self.weight.known.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it would be much smaller packed. As it was written it may take twice what waits in it and half of its facts: packed,
+    /// these take less.
+    fn is_bulky(&self) -> bool {
+        let [facts, contents, erased] =
+            [&self.weight.facts, &self.weight.contents, &self.weight.erased].map(|it| it.load(Ordering::Relaxed));
+        match self.packed {
+            Some(_) => erased > 0 && erased.saturating_mul(ERASED_SHARE) >= self.size,
+            None => self.size > contents.saturating_sub(erased).saturating_mul(2).saturating_add(facts / 2),
+        }
+    }
+
+    /// It takes no more when it is packed.
+    fn most(&self) -> u64 {
+        let [facts, contents, erased] =
+            [&self.weight.facts, &self.weight.contents, &self.weight.erased].map(|it| it.load(Ordering::Relaxed));
+        let known = self.weight.known.load(Ordering::Relaxed);
+        if known { contents.saturating_sub(erased).saturating_add(facts).min(self.size) } else { self.size }
+    }
+
+    fn is_fit(&self) -> bool {
+        !self.weight.unfit.load(Ordering::Relaxed)
+    }
+}
+
+/// The path of a packed segment.
+pub(super) fn packed_path(folder: &Path, first: u64, generation: u32) -> PathBuf {
+    folder.join(format!("{first:016x}.{generation:08x}.{PACKED_ENDING}"))
+}
+
+/// First sequence and generation in the name of a packed segment.
+pub(super) fn parse_packed(name: &str) -> Option<(u64, u32)> {
+    let (first, generation) = name.strip_suffix(PACKED_ENDING)?.strip_suffix('.')?.split_once('.')?;
+    Some((u64::from_str_radix(first, 16).ok()?, u32::from_str_radix(generation, 16).ok()?))
+}
+
+/// A packed segment in the making.
+struct Packer {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    seed: u32,
+    offset: u64,
+    synced: u64,
+    /// Sequence and group from which the present block covers.
+    from: (u64, u64),
+    /// And up to which.
+    to: (u64, u64),
+    plain: Vec<u8>,
+    contents: Vec<u8>,
+    weight: Weight,
+}
+
+impl Journal {
+    /// Every segment but the last, which is written.
+    pub(crate) fn sealed(&self) -> Vec<Arc<Segment>> {
+        let mut segments = self.segments();
+        segments.pop();
+        segments
+    }
+
+    /// Packs the first segments that would be much smaller; all facts stay, `keeps` may only end it. False: there are none.
+    pub(crate) fn compact(&self, keeps: &mut Keeps<'_>) -> Result<bool, Stopped> {
+        let sealed = self.sealed();
+        for segment in sealed.iter().filter(|segment| segment.is_fit()) {
+            if !segment.weight.known.load(Ordering::Relaxed) {
+                self.look(segment)?;
+            }
+            if segment.is_bulky() && self.pack(std::slice::from_ref(segment), keeps)? {
+                return Ok(true);
+            }
+        }
+        let usual = self.segments().iter().map(|segment| segment.size).max().unwrap_or(0);
+        let is_small = |segment: &Arc<Segment>| segment.packed.is_some() && segment.size <= usual / SMALL_SHARE;
+        for run in sealed.chunk_by(|one, next| is_small(one) && is_small(next)).filter(|run| run.len() >= SMALL_MIN) {
+            if run.iter().all(|segment| segment.is_fit()) && self.pack(run, keeps)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Weighs a segment that was there when the store was opened.
+    fn look(&self, segment: &Segment) -> Result<(), ReadError> {
+        let looked = self.each_group(segment, &mut |file, group| {
+            let (mut there, mut contents) = (0, 0);
+            for Placed { sequence, place, .. } in &group.facts {
+                let Some(place) = place else { continue };
+                contents += u64::from(place.length);
+                if read_content(segment, file, *sequence, *place).is_ok() {
+                    there += u64::from(place.length);
+                }
+            }
+            let facts = group.span.contents_end.saturating_sub(contents);
+            segment.weigh(u32::try_from(facts).unwrap_or(u32::MAX), u32::try_from(contents).unwrap_or(u32::MAX));
+            segment.weight.erased(contents - there);
+            Ok(())
+        });
+        segment.set_weighed();
+        self.or_unfit(&[segment], looked)
+    }
+
+    /// What cannot be read stays as it is, and is said once.
+    fn or_unfit(&self, inputs: &[&Segment], done: Result<(), ReadError>) -> Result<(), ReadError> {
+        let Err(error) = done else { return Ok(()) };
+        if let ReadError::Damaged(damage) = &error {
+            for segment in inputs.iter().filter(|segment| segment.is_at(&damage.file)) {
+                segment.weight.unfit.store(true, Ordering::Relaxed);
+            }
+            tracing::error!(%error, "a segment is not packed");
+            return Ok(());
+        }
+        Err(error)
+    }
+
+    /// Goes through the groups of a sealed segment.
+    fn each_group(
+        &self,
+        segment: &Segment,
+        each: &mut dyn FnMut(&dyn DiskFile, &Group) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        let file = self.open_segment(segment, Access::Read)?;
+        let mut offset = SEGMENT_HEADER_BYTES as u64;
+        loop {
+            match segment.read(file.as_ref(), offset).map_err(|e| io_error(&segment.path, &e))? {
+                Found::Group(group) => {
+                    each(file.as_ref(), &group)?;
+                    offset = offset.saturating_add(group.span.length);
+                }
+                Found::Nothing => return Ok(()),
+                Found::Bad(what) => return Err(segment.damage(offset, what).into()),
+            }
+        }
+    }
+
+    /// Goes through the facts of a sealed segment.
+    pub(crate) fn each_fact(&self, segment: &Segment, each: &mut EachFact<'_>) -> Result<(), ReadError> {
+        self.each_group(segment, &mut |_, group| {
+            group.facts.iter().try_for_each(|placed| each(placed.sequence, &placed.fact))
+        })
+    }
+
+    /// Writes sealed neighbours anew as one packed segment, without the facts that do not stay. False: not now, as there is no room or
+    /// a content was erased meanwhile.
+    pub(crate) fn pack(&self, inputs: &[Arc<Segment>], keeps: &mut Keeps<'_>) -> Result<bool, Stopped> {
+        let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else { return Ok(false) };
+        let most = inputs.iter().map(|segment| segment.most()).sum::<u64>();
+        if self.room(&self.folder) < most.saturating_add(LEFT_BYTES) {
+            return Ok(false);
+        }
+        let Some(end) = self.after(last) else { return Ok(false) };
+        let erased = erased_of(inputs);
+        let generation = inputs.iter().map(|segment| segment.generation).max().unwrap_or(0) + 1;
+        let beside = packed_path(&self.folder, first.first, generation).with_extension("tmp");
+        match self.write(inputs, end, generation, &beside, keeps) {
+            Ok(packed) => self.replace(inputs, packed, &beside, erased),
+            Err(error) => {
+                self.discard(&beside)?;
+                let borrowed: Vec<&Segment> = inputs.iter().map(AsRef::as_ref).collect();
+                Ok(self.or_unfit(&borrowed, Err(error)).map(|()| false)?)
+            }
+        }
+    }
+
+    fn discard(&self, path: &Path) -> Result<(), ReadError> {
+        let there = self.disk.info(path).map_err(|e| io_error(path, &e))?.is_some();
+        if there { self.disk.remove(path).map_err(|e| io_error(path, &e)) } else { Ok(()) }
+    }
+
+    /// The first sequence after a segment that is not the last.
+    fn after(&self, segment: &Segment) -> Option<u64> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.range(segment.first + 1..).next().map(|(first, _)| *first)
+    }
+
+    fn write(
+        &self,
+        inputs: &[Arc<Segment>],
+        end: u64,
+        generation: u32,
+        beside: &Path,
+        keeps: &mut Keeps<'_>,
+    ) -> Result<Segment, ReadError> {
+        let failed = |e: io::Error| io_error(beside, &e);
+        let first = inputs.first().map_or(end, |segment| segment.first);
+        let file = self.disk.open(beside, Access::Create).map_err(failed)?;
+        let mut packer = Packer::new(Arc::clone(&file), beside.to_owned(), inputs);
+        let mut first_group = None;
+        for segment in inputs {
+            if let Some(covered) = segment.packed {
+                packer.begin(covered.first_group);
+                first_group.get_or_insert(covered.first_group);
+            }
+            self.each_group(segment, &mut |file, group| {
+                packer.begin(group.span.number);
+                first_group.get_or_insert(group.span.number);
+                packer.group(segment, file, group, keeps)
+            })?;
+            if let Some(covered) = segment.packed {
+                // What it covers behind its last block.
+                packer.to = (covered.end, covered.next_group());
+            }
+        }
+        let (reached, next_group) = packer.to;
+        if reached != end {
+            let segment = inputs.last().map_or(beside, |segment| segment.path.as_path());
+            let what = format!("the segment breaks off before sequence {reached}, and the next one begins with {end}");
+            return Err(crate::error::Damage { file: segment.to_owned(), offset: 0, what }.into());
+        }
+        packer.end_block()?;
+        let size = u32::try_from(packer.offset).map_err(|e| failed(io::Error::other(e)))?;
+        let first_group = first_group.unwrap_or(next_group);
+        let groups = u32::try_from(next_group.saturating_sub(first_group)).map_err(|e| failed(io::Error::other(e)))?;
+        let packed = Some(Covered { end, first_group, groups });
+        let header = SegmentHeader { size, store_id: self.store_id, first_sequence: first, packed };
+        file.write_at(&header.encode(), 0).and_then(|()| file.sync_data()).map_err(failed)?;
+        packer.weight.known.store(true, Ordering::Relaxed);
+        let path = packed_path(&self.folder, first, generation);
+        let segment = Segment::new(&self.folder, &self.store_id, first, u64::from(size));
+        Ok(Segment { path, generation, packed, weight: packer.weight, ..segment })
+    }
+
+    /// Lets a packed segment take the place of those that it was made of, unless a content was erased in them since.
+    fn replace(&self, inputs: &[Arc<Segment>], packed: Segment, beside: &Path, erased: u64) -> Result<bool, Stopped> {
+        let failed = |e: io::Error| io_error(&packed.path, &e);
+        {
+            let _one = locked(&self.reshaping);
+            if erased_of(inputs) != erased {
+                self.discard(beside)?;
+                return Ok(false);
+            }
+            self.disk.rename(beside, &packed.path).map_err(failed)?;
+            // Before anything is erased in it: what it replaces, and what was erased only here, must not come back. Nor may the next
+            // opening find it, and this process go on without.
+            self.disk.sync_dir(&self.folder).map_err(|e| {
+                Stopped::Poisoned(Poisoned { what: format!("sync {}", self.folder.display()), source: Arc::new(e) })
+            })?;
+            self.put_in_place(inputs, packed.into());
+        }
+        for segment in inputs {
+            self.disk.remove(&segment.path).map_err(|e| io_error(&segment.path, &e))?;
+        }
+        self.disk.sync_dir(&self.folder).map_err(|e| io_error(&self.folder, &e))?;
+        Ok(true)
+    }
+
+    fn put_in_place(&self, inputs: &[Arc<Segment>], packed: Arc<Segment>) {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        for segment in inputs {
+            segments.remove(&segment.first);
+        }
+        segments.insert(packed.first, packed);
+        drop(segments);
+        // What is read from here on is the new one.
+        locked(&self.cache).clear();
+    }
+}
+
+fn erased_of(inputs: &[Arc<Segment>]) -> u64 {
+    inputs.iter().map(|segment| segment.weight.erased.load(Ordering::Relaxed)).sum()
+}
+
+impl Packer {
+    fn new(file: Arc<dyn DiskFile>, path: PathBuf, inputs: &[Arc<Segment>]) -> Self {
+        let (first, seed) = inputs.first().map_or((0, 0), |segment| (segment.first, segment.seed));
+        let (weight, offset, at) = (Weight::default(), SEGMENT_HEADER_BYTES as u64, (first, 0));
+        let (plain, contents) = (Vec::new(), Vec::new());
+        Self { file, path, seed, offset, synced: 0, from: at, to: at, plain, contents, weight }
+    }
+
+    /// Says which group comes first; groups are numbered from 1.
+    fn begin(&mut self, number: u64) {
+        if self.from.1 == 0 {
+            self.from.1 = number;
+        }
+    }
+
+    /// Takes in what stays of a group.
+    fn group(
+        &mut self,
+        segment: &Segment,
+        file: &dyn DiskFile,
+        group: &Group,
+        keeps: &mut Keeps<'_>,
+    ) -> Result<(), ReadError> {
+        let span = group.span;
+        let raws = segment.raw(file, group.offset).map_err(|e| io_error(&segment.path, &e))?;
+        for mut raw in raws.map_err(|what| segment.damage(group.offset, what))? {
+            let count = raw.facts.len();
+            let mut kept = Vec::with_capacity(count);
+            for mut fact in std::mem::take(&mut raw.facts) {
+                let Some(placed) = group.fact(fact.sequence) else { continue };
+                if !keeps(placed.sequence, &placed.fact)? {
+                    continue;
+                }
+                fact.has_content = self.content(segment, file, placed)?;
+                kept.push(Arc::clone(&placed.fact));
+                raw.facts.push(fact);
+            }
+            if raw.facts.len() < count {
+                raw.drop_batches(&kept);
+            }
+            if !raw.facts.is_empty() {
+                raw.encode(&mut self.plain).map_err(|e| io_error(&self.path, &io::Error::other(e)))?;
+            }
+        }
+        self.to = (span.end, span.next_number);
+        let full = self.plain.len() >= PLAIN_BYTES || self.contents.len() >= CONTENTS_BYTES;
+        if full { self.end_block() } else { Ok(()) }
+    }
+
+    /// Takes in a content, if it is still there.
+    fn content(&mut self, segment: &Segment, file: &dyn DiskFile, placed: &Placed) -> Result<bool, ReadError> {
+        let Some(place) = placed.place else { return Ok(false) };
+        match read_content(segment, file, placed.sequence, place) {
+            Ok(content) => {
+                self.contents.extend_from_slice(&content);
+                Ok(true)
+            }
+            Err(ReadError::Erased(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn end_block(&mut self) -> Result<(), ReadError> {
+        if self.plain.is_empty() {
+            return Ok(());
+        }
+        let failed = |e: io::Error| io_error(&self.path, &e);
+        let too_long = |e: std::num::TryFromIntError| io_error(&self.path, &io::Error::other(e));
+        let stored = packed::compress(&self.plain).map_err(failed)?;
+        let header = BlockHeader {
+            stored: u32::try_from(stored.len()).map_err(too_long)?,
+            plain: u32::try_from(self.plain.len()).map_err(too_long)?,
+            contents: u32::try_from(self.contents.len()).map_err(too_long)?,
+            first: self.from.0,
+            end: self.to.0,
+            first_group: self.from.1,
+            groups: u32::try_from(self.to.1.saturating_sub(self.from.1)).map_err(too_long)?,
+            crc: crc32c::crc32c_append(self.seed, &stored),
+        };
+        let mut block = Vec::with_capacity(BLOCK_HEADER_BYTES + stored.len() + self.contents.len() + ALIGNMENT);
+        block.extend_from_slice(&header.encode(self.seed));
+        block.extend_from_slice(&stored);
+        block.extend_from_slice(&self.contents);
+        block.resize(block.len().next_multiple_of(ALIGNMENT), 0);
+        self.file.write_at(&block, self.offset).map_err(failed)?;
+        self.offset = self.offset.saturating_add(block.len() as u64);
+        if self.offset >= self.synced.saturating_add(SYNC_BYTES) {
+            self.file.sync_data().map_err(failed)?;
+            self.synced = self.offset;
+        }
+        self.weight.facts.fetch_add(stored.len() as u64, Ordering::Relaxed);
+        self.weight.contents.fetch_add(self.contents.len() as u64, Ordering::Relaxed);
+        self.from = self.to;
+        self.plain.clear();
+        self.contents.clear();
+        Ok(())
+    }
+}
