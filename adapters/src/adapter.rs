@@ -293,6 +293,7 @@ fn open(config: &Config, around: &Surroundings, own: &Arc<Own>) -> Result<(Store
     made.map_err(system(format!("make {}", config.data.display())))?;
     let mut options = Options::new(config.data.join("store"), format!("adapter:{}", config.institution));
     options.segment_bytes = config.store.segment_mib.saturating_mul(1 << 20);
+    options.retention(config.store.retention_days);
     let notary: Arc<dyn tramite_store::Notary> = Arc::<Own>::clone(own);
     let seams = Seams::real(Arc::clone(&around.clock), notary);
     let maps = around.maps.clone().unwrap_or(seams.maps);

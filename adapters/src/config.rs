@@ -18,6 +18,10 @@ use tramite_proto::{ids::InstitutionName, statement::LIFETIME_S_MAX};
 const EXPIRES_DEFAULT_S: u64 = 5 * 86_400;
 /// No message waits longer (FORMATS.md §2.1).
 pub const EXPIRES_MAX_S: u64 = LIFETIME_S_MAX.unsigned_abs();
+/// Ten years: so long may be asked whether and when something was delivered (ordinary limitation, art. 2946 of the Italian civil code).
+const RETENTION_DAYS_DEFAULT: u32 = 3_653;
+/// A hundred years; more is never.
+const RETENTION_DAYS_MAX: u32 = 36_525;
 /// A Unix socket's path has 108 bytes with its closing zero.
 pub const SOCKET_PATH_MAX: usize = 107;
 
@@ -134,6 +138,8 @@ pub struct Defaults {
 pub struct StoreOptions {
     /// Size of a journal segment, preallocated, in MiB.
     pub segment_mib: u32,
+    /// A case that has ended, and every fact of it, goes so many days after the last of them; 0: never.
+    pub retention_days: u32,
     /// Sealed bytes that may wait for the back office, in MiB; what comes then is put off.
     pub inbox_mib: u32,
 }
@@ -190,7 +196,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         // An office moves far less than the gateway; a smaller segment is preallocated faster and freed sooner.
         // Four GiB are some hundred messages with all the attachments that they may have, and a disk has them.
-        Self { segment_mib: 16, inbox_mib: 4_096 }
+        Self { segment_mib: 16, inbox_mib: 4_096, retention_days: RETENTION_DAYS_DEFAULT }
     }
 }
 
@@ -281,6 +287,9 @@ impl Config {
         self.check_defaults(&mut problems);
         if self.store.segment_mib == 0 || self.store.segment_mib > 1_024 {
             problems.push("[store] segment_mib is 1 to 1024".to_owned());
+        }
+        if self.store.retention_days > RETENTION_DAYS_MAX {
+            problems.push("[store] retention_days is at most 36525; 0 stands for ever".to_owned());
         }
         // One message with all its parts must fit.
         if self.store.inbox_mib < 32 {

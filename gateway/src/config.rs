@@ -23,6 +23,11 @@ use crate::policy::full_name;
 /// Names that no institution may have: they name holds that are not about an institution.
 const RESERVED: [&str; 1] = ["clock"];
 
+/// Ten years: so long may be asked whether and when something was delivered (ordinary limitation, art. 2946 of the Italian civil code).
+const RETENTION_DAYS_DEFAULT: u32 = 3_653;
+/// A hundred years; more is never.
+const RETENTION_DAYS_MAX: u32 = 36_525;
+
 /// The gateway's configuration.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -144,6 +149,8 @@ pub struct Delivery {
 pub struct StoreOptions {
     /// Size of a journal segment, preallocated, in MiB.
     pub segment_mib: u32,
+    /// A case that has ended, and every fact of it, goes so many days after the last of them; 0: never.
+    pub retention_days: u32,
 }
 
 /// The clock.
@@ -208,7 +215,7 @@ impl Default for Delivery {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { segment_mib: 64 }
+        Self { segment_mib: 64, retention_days: RETENTION_DAYS_DEFAULT }
     }
 }
 
@@ -370,6 +377,9 @@ impl Config {
         }
         if self.store.segment_mib == 0 || self.store.segment_mib > 1_024 {
             problems.push("[store] segment_mib is 1 to 1024".to_owned());
+        }
+        if self.store.retention_days > RETENTION_DAYS_MAX {
+            problems.push("[store] retention_days is at most 36525; 0 stands for ever".to_owned());
         }
     }
 }

@@ -269,6 +269,7 @@ fn open(config: &Config, around: &Surroundings, prover: &Prover) -> Result<(Stor
     std::fs::create_dir_all(&config.data).map_err(made)?;
     let mut options = Options::new(&config.data, "gateway");
     options.segment_bytes = config.store.segment_mib.saturating_mul(1 << 20);
+    options.retention(config.store.retention_days);
     let seams = Seams::real(Arc::clone(&around.clock), Arc::new(prover.clone()));
     let maps = around.maps.clone().unwrap_or(seams.maps);
     Ok(options.open(Seams { disk: Arc::clone(&around.disk), maps, ..seams })?)
