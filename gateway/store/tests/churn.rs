@@ -1,0 +1,281 @@
+//! Messages come and go for months, some of them wait, and the disk holds what waits and what is retained, and no more; nor does
+//! memory grow. Days pass on a clock of their own.
+//!
+//! `TRAMITE_CHURN=200000 cargo test -p tramite-store --test churn --release -- --nocapture` for an hour's work and its figures.
+
+use std::{
+    env, fs,
+    io::Write as _,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tramite_proto::{
+    clock::ManualClock,
+    pb::{
+        journal::v1::{Accepted, CaseMove, Outcome, Recorded, Settled},
+        statement::v1::Statement,
+    },
+};
+use tramite_store::{Change, Done, Notary, Options, ReadError, Seams, Slot, Store, Work, accepted};
+
+const HOUR_MS: i64 = 60 * 60 * 1000;
+const T0: i64 = 1_800_000_000_000;
+/// One message an hour.
+const MESSAGES_A_DAY: u64 = 24;
+const RETENTION_DAYS: u32 = 25;
+/// In a run of `cargo test`: a few seconds.
+const MESSAGES: u64 = 1_800;
+const CONTENT_BYTES: usize = 2048;
+/// One in so many waits for ever.
+const WAITS: u64 = 50;
+const SEGMENT_BYTES: u32 = 1 << 20;
+/// The segment that is written, the spare, those that are not packed yet, the outbox before its files are merged.
+const RESERVE_BYTES: u64 = 7 * SEGMENT_BYTES as u64 / 2;
+const FACTS_BYTES: u64 = 3 * 1024;
+/// Caches that fill, an index that grows with the journal.
+const MEMORY_BYTES: u64 = 32 * 1024 * 1024;
+
+/// What is over is swept within so long, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Random letters, as signatures and digests are.
+fn letters(seed: u64, length: usize) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut state = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let letter = |_| {
+        state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ 0x94d0_49bb_1331_11eb;
+        state ^= state >> 27;
+        usize::try_from((state >> 20) % 64)
+            .ok()
+            .and_then(|at| ALPHABET.get(at))
+            .map_or('A', |letter| char::from(*letter))
+    };
+    (0..length).map(letter).collect()
+}
+
+/// Makes statements as large and as random as real ones.
+#[derive(Debug, Default)]
+struct Pen(AtomicU64);
+
+impl Notary for Pen {
+    fn sign(&self, _: i64, jsons: &[Bytes]) -> Result<Vec<Statement>, String> {
+        let jws = jws("gateway", self.0.fetch_add(1, Ordering::Relaxed));
+        let statement = |(index, json): (usize, &Bytes)| Statement {
+            json: json.clone(),
+            jws: jws.clone(),
+            index: u32::try_from(index).unwrap_or_default(),
+            path: Vec::new(),
+        };
+        Ok(jsons.iter().enumerate().map(statement).collect())
+    }
+}
+
+fn jws(issuer: &str, seed: u64) -> String {
+    // Header and payload of FORMATS.md §1, of which the certificate's digest stays and the root does not.
+    let header = letters(issuer.len() as u64, 134);
+    format!("{header}.{}{}.{}", letters(3, 64), letters(seed ^ 0x5555, 62), letters(seed ^ 0x1234_5678, 86))
+}
+
+fn id(number: u64) -> Bytes {
+    let mut id = [0; 16];
+    id[8..].copy_from_slice(&(number | 1 << 63).to_be_bytes());
+    id[6] = 0x70;
+    Bytes::copy_from_slice(&id)
+}
+
+fn uuid(number: u64) -> String {
+    format!("018f2b6e-7a4c-7{:03x}-8{:03x}-{number:012x}", number % 4096, number / 7 % 4096)
+}
+
+fn at_s(number: u64) -> i64 {
+    T0 / 1000 + (number * 3600).cast_signed()
+}
+
+/// The members of FORMATS.md §2.1.
+fn origin(number: u64) -> String {
+    let (id, seconds) = (uuid(number), at_s(number));
+    format!(
+        concat!(
+            r#"{{"typ":"origin","v":1,"jti":"{id}","cid":"{}","case":"{id}","iss":"caritas","aud":"inps","#,
+            r#""mt":"tramite.body.v1.Referral","cs":"requested","iat":{seconds},"exp":{},"pri":"routine","pur":"SOCIAL_SUPPORT","#,
+            r#""lb":"ART_6_1_E","agr":"INPS-PER-TUTTI-2021","op":"{}","loc":"office-1","loa":"substantial","#,
+            r#""ct":{{"suite":"X25519-SHA256-AES256GCM","kid":"inps-2026","enc_s256":"{}","s256":"{}","len":2064}},"ptc":"{}"}}"#,
+        ),
+        uuid(number ^ 0xffff),
+        seconds + 432_000,
+        letters(number % 7, 12),
+        letters(number * 4, 43),
+        letters(number * 4 + 1, 43),
+        letters(number * 4 + 2, 43),
+        id = id,
+        seconds = seconds,
+    )
+}
+
+fn said(kind: &str, number: u64) -> Bytes {
+    let text = format!(
+        r#"{{"typ":"{kind}","v":1,"jti":"{}","iss":"gateway","evt":"SubmissionAcceptance","mid":"{}","org_s256":"{}","from":"caritas","to":"inps","case":"{}","at":{},"peer_s256":"{}"}}"#,
+        uuid(number * 31),
+        uuid(number),
+        letters(number * 8, 43),
+        uuid(number),
+        at_s(number),
+        letters(number % 5, 43),
+    );
+    text.into()
+}
+
+fn statement(json: impl Into<Bytes>, issuer: &str, seed: u64) -> Option<Statement> {
+    Some(Statement { json: json.into(), jws: jws(issuer, seed), ..Statement::default() })
+}
+
+fn moved(number: u64, to: &str) -> Option<CaseMove> {
+    Some(CaseMove {
+        case_id: id(number),
+        kind: "REFERRAL".into(),
+        opener: "caritas".into(),
+        responder: "inps".into(),
+        to: to.into(),
+        ..CaseMove::default()
+    })
+}
+
+async fn sequence(store: &Store, change: Change) -> Result<u64, String> {
+    match store.commit_one(change).await {
+        Ok(Done::Accepted { sequence, .. } | Done::Settled { sequence, .. }) => Ok(sequence),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// One message in a group of its own, and if it does not wait, its receipt and the notice of it in groups of theirs.
+async fn message(store: &Store, number: u64, now_ms: i64) -> Result<(), String> {
+    let fact = Accepted {
+        queue: "inps".into(),
+        id: id(number),
+        digest: letters(number * 9, 32).into(),
+        order: letters(number * 13, 16).into(),
+        expires_ms: now_ms + 5 * 24 * HOUR_MS,
+        remember_ms: now_ms + 10 * 24 * HOUR_MS,
+        return_to: "caritas".into(),
+        case_move: moved(number, "requested"),
+        statement: statement(origin(number), "caritas", number),
+        enc: letters(number * 17, 32).into(),
+        case_id: id(number),
+        ..Accepted::default()
+    };
+    let content = letters(number * 19, CONTENT_BYTES).into();
+    let sign = vec![(Slot::Evidence, said("evidence", number))];
+    let accept = Change::Accept { fact: Box::new(fact), content, sign, mover: None };
+    let accepted = sequence(store, accept).await?;
+    if number.is_multiple_of(WAITS) {
+        return Ok(());
+    }
+    let settled = Settled {
+        sequence: accepted,
+        outcome: Outcome::HandedOver.into(),
+        receipt: statement(said("receipt", number), "inps", number * 3),
+        notify: vec!["caritas".into()],
+        case_move: moved(number, "closed"),
+        ..Settled::default()
+    };
+    let sign = vec![(Slot::Evidence, said("evidence", number))];
+    let notice = sequence(store, Change::Settle { fact: Box::new(settled), sign, mover: None }).await?;
+    let taken = Settled { sequence: notice, outcome: Outcome::HandedOver.into(), ..Settled::default() };
+    sequence(store, Change::Settle { fact: Box::new(taken), sign: Vec::new(), mover: None }).await.map(drop)
+}
+
+/// What the files take on the disk.
+fn on_disk(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).map(|entries| entries.flatten().collect()).unwrap_or_else(|_| Vec::new());
+    let sizes = entries.into_iter().map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => on_disk(&entry.path()),
+        // One that was removed meanwhile takes nothing.
+        Ok(metadata) => metadata.blocks() * 512,
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
+
+fn memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Messages whose acceptance is there.
+fn retained(store: &Store) -> Result<u64, ReadError> {
+    let (mut count, mut after) = (0, 0);
+    while after < store.sequence() {
+        count += store.facts(after, 4096)?.iter().filter(|(_, fact)| accepted(fact).is_some()).count() as u64;
+        after += 4096;
+    }
+    Ok(count)
+}
+
+#[test]
+fn months_of_churn_leave_what_waits_and_what_is_retained_and_memory_is_flat() {
+    let messages = env::var("TRAMITE_CHURN").ok().and_then(|count| count.parse().ok()).unwrap_or(MESSAGES);
+    let folder = tempfile::tempdir().unwrap();
+    let clock = ManualClock::new(T0);
+    let mut options = Options::new(folder.path(), "test");
+    options.segment_bytes = SEGMENT_BYTES;
+    options.recent_bytes = 1 << 20;
+    options.retention(RETENTION_DAYS);
+    let seams = Seams::real(Arc::new(clock.clone()), Arc::new(Pen::default()));
+    let (store, writer, _) = options.clone().open(seams).unwrap();
+    let writing = writer.start(Work::Threads).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut early = None;
+    let mut worst = 0;
+    for number in 1..=messages {
+        let now_ms = clock.advance(HOUR_MS);
+        runtime.block_on(message(&store, number, now_ms)).unwrap();
+        if !number.is_multiple_of(messages / 12) {
+            continue;
+        }
+        let (waits, retained, disk) = (number / WAITS, retained(&store).unwrap(), on_disk(folder.path()));
+        let bound = 2 * waits * CONTENT_BYTES as u64 + FACTS_BYTES * retained + RESERVE_BYTES;
+        assert!(disk <= bound, "{disk} bytes on the disk after {number}: {waits} wait, {retained} are retained");
+        worst = worst.max(disk * 100 / bound);
+        let now = memory();
+        let first = *early.get_or_insert(now);
+        if let (Some(first), Some(now)) = (first, now) {
+            assert!(now <= first + MEMORY_BYTES, "{now} bytes of memory after {number}, {first} at first");
+        }
+        let line = format!(
+            "{number} messages: {disk} bytes of at most {bound}, {waits} wait, {retained} retained, memory {now:?}\n"
+        );
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+    }
+    let young = u64::from(RETENTION_DAYS) * MESSAGES_A_DAY;
+    // Days pass in a blink, so marks stand days apart; a segment's worth, and one that is not swept yet.
+    let most = young + 7 * MESSAGES_A_DAY + 2 * 200 + messages / WAITS;
+    let until = Instant::now() + PATIENCE;
+    while retained(&store).unwrap() > most && Instant::now() < until {
+        clock.advance(1_000);
+        let seen = Recorded { name: "clock/seen".into(), value: Some(Bytes::new()), ..Recorded::default() };
+        runtime.block_on(store.commit_one(Change::Record { fact: Box::new(seen) })).unwrap();
+    }
+    let left = retained(&store).unwrap();
+    assert!((young.min(messages)..=most).contains(&left), "{left} are retained, of {young} that must be");
+    runtime.block_on(store.end(writing));
+    let before = on_disk(folder.path());
+    drop(store);
+    let found = tramite_store::verify(folder.path()).unwrap();
+    assert_eq!((found.problems, found.contents), (Vec::new(), messages / WAITS));
+    let stat = tramite_store::stat(folder.path()).unwrap();
+    assert_eq!((stat.facts["accepted"], stat.waiting.count), (left, messages / WAITS));
+    assert!(stat.packed.files > 0 && stat.segments.files == 1, "{stat:?}");
+    // From what is left the outbox is made anew, row by row.
+    tramite_store::rebuild(folder.path()).unwrap();
+    assert_eq!(tramite_store::verify(folder.path()).unwrap().problems, Vec::new());
+    let line = format!("{left} messages in {before} bytes after the stop; at worst {worst} % of the bound\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
