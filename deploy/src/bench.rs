@@ -8,6 +8,9 @@
 //! In flight means submitted and not acknowledged, as a broker's unconfirmed publishes; what is acknowledged and not yet receipted is
 //! bounded apart. The time of a message begins before its origin is written and ends, for the acknowledgement, when its acceptance is
 //! verified; for the handover, when the recipient has the word that its receipt stands.
+//!
+//! A content of more than 64 KiB travels as a part beside a small body: put before its message is submitted, got and digested before
+//! its receipt is written; the limits then are the same part written and synced, and put over a bare stream.
 
 mod bare;
 mod batches;
@@ -21,6 +24,7 @@ mod idle;
 mod letter;
 mod live;
 mod network;
+mod part;
 mod recipients;
 mod report;
 mod sender;
@@ -30,6 +34,8 @@ mod wire;
 use std::{net::Ipv4Addr, time::Duration};
 
 use tokio_util::sync::CancellationToken;
+use tramite_gateway::limits::PART_UPLOADS_MAX;
+use tramite_proto::parts::sealed_len;
 
 pub(crate) use self::client::run as client;
 use self::{
@@ -37,6 +43,7 @@ use self::{
     figures::{Limits, Processes, Restart, Run, Whole},
     live::Live,
     network::{Network, Size},
+    part::{BODY, CONTENT_MAX},
     time::{Epoch, now_ns},
     wire::{Load, Order, Role, Said, Sent, Setup, Window},
 };
@@ -55,15 +62,14 @@ const LIMIT_NS: u64 = 3_000_000_000;
 const LIMIT_WARM_NS: u64 = 300_000_000;
 /// What is filled in goes in frames of 64, so many at once.
 const FILL: Load = Load { in_flight: 512, unsettled: u64::MAX, frame: 64 };
-/// The least and the most of a padded body.
-const CONTENT: std::ops::RangeInclusive<u64> = 512..=65_536;
+/// The least and the most of a padded body; what is longer travels as a part.
+const BODIES: std::ops::RangeInclusive<u64> = 512..=65_536;
+/// Bytes of parts that wait at the gateway at a time, unless it is said otherwise: the disk need not hold more.
+const PARTS_UNSETTLED: u64 = 512 << 20;
 
 /// Measures.
 pub(crate) async fn run(asked: cli::Bench, output: &Output) -> Result<Exit, Failure> {
-    if !CONTENT.contains(&asked.content) || !asked.content.is_power_of_two() {
-        let sentence = format!("--content {} is no length of a padded body", asked.content);
-        return Err(Failure::usage(sentence, "Give a power of two from 512 to 65536."));
-    }
+    check(&asked)?;
     let stop = CancellationToken::new();
     signals::stop_on_signals(stop.clone())?;
     let live = Live::new(*output);
@@ -86,8 +92,31 @@ pub(crate) async fn run(asked: cli::Bench, output: &Output) -> Result<Exit, Fail
     Ok(Exit::Ok)
 }
 
+/// What can be measured at all.
+fn check(asked: &cli::Bench) -> Result<(), Failure> {
+    let content = asked.content;
+    let is_body = BODIES.contains(&content) && content.is_power_of_two();
+    if !is_body && part_of(content).is_none() {
+        let sentence = format!("--content {content} is no length of a padded body");
+        let advice = "Give a power of two from 512 to 65536, or a length up to 20 MiB, which travels as a part.";
+        return Err(Failure::usage(sentence, advice));
+    }
+    let puts = u32::try_from(PART_UPLOADS_MAX).unwrap_or(u32::MAX);
+    if part_of(content).is_some() && asked.in_flight.iter().any(|in_flight| *in_flight > puts) {
+        let sentence = format!("an institution may put {puts} parts at a time");
+        return Err(Failure::usage(sentence, format!("Give --in-flight 1 to {puts} with a content of that length.")));
+    }
+    Ok(())
+}
+
+/// The length of the part that a content of that length travels in, if it does.
+fn part_of(content: u64) -> Option<u64> {
+    (*BODIES.end() + 1..=CONTENT_MAX).contains(&content).then_some(content)
+}
+
 /// Everything, in its order.
 async fn measure(asked: &cli::Bench, network: &mut Network, live: &Live) -> Result<Whole, Failure> {
+    let part = part_of(asked.content);
     let setup = |role, address: String| Setup {
         role,
         folder: network.path().to_owned(),
@@ -96,7 +125,8 @@ async fn measure(asked: &cli::Bench, network: &mut Network, live: &Live) -> Resu
         recipients: network.recipients.clone(),
         absent: network.absent.clone(),
         idle: if role == Role::Idle { network.idle.clone() } else { Vec::new() },
-        content: usize::try_from(asked.content).unwrap_or(usize::MAX),
+        content: usize::try_from(part.map_or(asked.content, |_| BODY)).unwrap_or(usize::MAX),
+        part: part.and_then(|part| usize::try_from(part).ok()),
         gather_ms: asked.gather,
     };
     live.say("Sealing bodies and connecting everybody");
@@ -143,14 +173,20 @@ async fn measure(asked: &cli::Bench, network: &mut Network, live: &Live) -> Resu
 
 /// The loads asked for.
 fn loads(asked: &cli::Bench) -> Vec<Load> {
-    let in_flight = if asked.in_flight.is_empty() { vec![1, 256] } else { asked.in_flight.clone() };
+    let part = part_of(asked.content);
+    let many = if part.is_some() { u32::try_from(PART_UPLOADS_MAX).unwrap_or(u32::MAX) } else { 256 };
+    let in_flight = if asked.in_flight.is_empty() { vec![1, many] } else { asked.in_flight.clone() };
     let load = |in_flight: u32| {
         let in_flight = u64::from(in_flight);
-        let unsettled = if in_flight == 1 { 1 } else { (16 * in_flight).max(1_024) };
+        let unsettled = match part {
+            _ if in_flight == 1 => 1,
+            None => (16 * in_flight).max(1_024),
+            Some(part) => (PARTS_UNSETTLED / part).clamp(in_flight, 1_024),
+        };
         Load {
             in_flight,
             unsettled: asked.unsettled.map_or(unsettled, u64::from),
-            frame: u64::from(asked.frame).min(in_flight),
+            frame: if part.is_some() { 1 } else { u64::from(asked.frame).min(in_flight) },
         }
     };
     in_flight.into_iter().map(load).collect()
@@ -206,8 +242,9 @@ impl Bench {
             }
         };
         live.end();
-        figures::even(&sent, &received)?;
-        Ok(Run { load, seconds: asked.duration, sent, received, samples })
+        let part = part_of(asked.content).map(sealed_len);
+        figures::even(&sent, &received, part)?;
+        Ok(Run { load, seconds: asked.duration, part, sent, received, samples })
     }
 
     /// The machine's limits, with the same bytes and the same load.

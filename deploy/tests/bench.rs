@@ -60,6 +60,52 @@ fn every_message_of_a_bench_is_acknowledged_delivered_settled_and_noticed_once()
 }
 
 #[test]
+fn a_content_that_is_too_long_for_a_body_is_put_got_and_settled_as_a_part() {
+    let small = ["--in-flight", "4", "--recipients", "2", "--content", "1MiB", "--backlog", "16"];
+    let short = ["--duration", "1", "--warm-up", "0", "--json"];
+    let output = bench(&[&small[..], &short[..]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let page: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(number(&page, "/content_bytes"), 1 << 20);
+    let run = page.pointer("/runs/0").unwrap();
+    let submitted = number(run, "/accounts/submitted");
+    assert!(submitted > 16, "nothing was sent: {run:#}");
+    for account in ["delivered", "settled", "noticed"] {
+        assert_eq!(number(run, &format!("/accounts/{account}")), submitted - 16, "{account}");
+    }
+    let part_bytes = (1 << 20) + 16 * 16;
+    assert_eq!(number(run, "/part_bytes"), part_bytes);
+    assert_eq!(number(run, "/accounts/part_bytes"), (submitted - 16) * part_bytes);
+    for field in [
+        "/mib_per_s",
+        "/acknowledgement_us/p50",
+        "/handover_us/p50",
+        "/gateway_rss_anon_peak_kib",
+        "/limits/append_fdatasync_mib_per_s",
+        "/limits/stream_mib_per_s",
+        "/ratios/acknowledgement_to_limits",
+        "/ratios/bytes_to_stream",
+        "/ratios/bytes_to_disk",
+    ] {
+        is_positive(run, field);
+    }
+}
+
+#[test]
+fn a_content_that_nothing_can_carry_or_more_puts_than_a_gateway_lets_in_are_refused_before_anything_starts() {
+    for arguments in [
+        &["--content", "20971521"][..],
+        &["--content", "21MiB"],
+        &["--content", "x"],
+        &["--content", "18446744073709551615MiB"],
+        &["--content", "20MiB", "--in-flight", "9"],
+    ] {
+        let output = bench(arguments);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}");
+    }
+}
+
+#[test]
 fn a_content_that_no_padded_body_has_is_refused_before_anything_starts() {
     let output = bench(&["--content", "3000"]);
     assert_eq!(output.status.code(), Some(64));

@@ -1,13 +1,20 @@
 //! The limit of the transport: the same frames over the same mutual TLS, to a server that answers each at once and looks at nothing.
 //!
-//! It speaks the exchange's own `Submit`, so that sizes, encodings and settings are those of the real thing; an answer is as large as a
-//! real one.
+//! It speaks the exchange's own `Submit`, and `PutPart` for contents that travel as parts, so that sizes, encodings and settings are
+//! those of the real thing; an answer is as large as a real one.
 
-use std::{net::SocketAddr, pin::Pin, sync::Arc};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use tokio::{sync::mpsc, time::sleep_until};
+use tokio::{sync::mpsc, task::JoinSet, time::sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, transport::Server};
@@ -19,6 +26,7 @@ use tramite_certs::{
 };
 use tramite_proto::{
     clock::SystemClock,
+    ids::InstitutionName,
     pb::{
         exchange::v1::{
             FramedMessage, GetPartRequest, GetPartResponse, PutPartRequest, PutPartResponse, ReceiveFrame,
@@ -34,6 +42,7 @@ use super::{
     client::{self, Trouble, say},
     letter::Letter,
     network::{GATEWAY, SENDER, TRUST_DOMAIN},
+    part::Part,
     time::{instant, now_ns},
     wire::{Load, Order, Said, Sent, Setup, Window},
 };
@@ -77,8 +86,10 @@ impl Exchange for Echo {
         Err(Status::unimplemented("the bare stream only answers"))
     }
 
-    async fn put_part(&self, _: Request<Streaming<PutPartRequest>>) -> Result<Response<PutPartResponse>, Status> {
-        Err(Status::unimplemented("the bare stream only answers"))
+    async fn put_part(&self, request: Request<Streaming<PutPartRequest>>) -> Result<Response<PutPartResponse>, Status> {
+        let mut frames = request.into_inner();
+        while frames.message().await?.is_some() {}
+        Ok(Response::new(PutPartResponse { stored: true }))
     }
 
     async fn get_part(&self, _: Request<GetPartRequest>) -> Result<Response<Self::GetPartStream>, Status> {
@@ -162,6 +173,44 @@ pub(super) async fn load(
             (0..answered).for_each(|_| sent.acknowledgement.record(now.saturating_sub(submitted_ns)));
         }
     }
+}
+
+/// Loads it with parts instead: one call for each, as many at a time as the load says.
+pub(super) async fn put(
+    setup: &Setup,
+    address: &str,
+    window: Window,
+    load: Load,
+    part: &Part,
+) -> Result<Sent, Trouble> {
+    let client = client::exchange(&setup.folder, SENDER, address)?;
+    let to: InstitutionName = GATEWAY.parse().map_err(|error| Trouble::of("the gateway's name", &error))?;
+    let (epoch, carried) = (setup.epoch(), Arc::new(AtomicU64::new(0)));
+    let (mut sent, mut puts) = (Sent::default(), JoinSet::new());
+    sleep_until(instant(window.begin_ns)).await;
+    loop {
+        while now_ns() < window.end_ns && sent.submitted - sent.acknowledged < load.in_flight {
+            let (at_ns, carried) = (now_ns(), Arc::clone(&carried));
+            let passed = move |bytes| {
+                if window.counts(now_ns()) {
+                    carried.fetch_add(bytes, Ordering::Relaxed);
+                }
+            };
+            let put = part.clone().put(client.clone(), epoch.message(at_ns, sent.submitted), to.clone(), passed);
+            puts.spawn(async move { put.await.map(|()| at_ns) });
+            sent.submitted += 1;
+        }
+        let Some(put) = puts.join_next().await else { break };
+        let begun_ns = put.map_err(|error| Trouble::of("the bare stream", &error))??;
+        let now = now_ns();
+        sent.acknowledged += 1;
+        if window.counts(now) {
+            sent.window += 1;
+            sent.acknowledgement.record(now.saturating_sub(begun_ns));
+        }
+    }
+    sent.window_bytes = carried.load(Ordering::Relaxed);
+    Ok(sent)
 }
 
 /// A message as the gateway gets it, with a proof of the same size that proves nothing.

@@ -81,6 +81,8 @@ pub(super) async fn sample(pids: Processes, page: SocketAddr, window: Window) ->
 pub(super) struct Run {
     pub(super) load: Load,
     pub(super) seconds: u64,
+    /// Bytes of the sealed part of each message, when contents travel as parts.
+    pub(super) part: Option<u64>,
     pub(super) sent: Sent,
     pub(super) received: Received,
     pub(super) samples: Samples,
@@ -133,8 +135,17 @@ impl Run {
         ratio(cpu_us, self.received.window)
     }
 
-    /// Bytes of a group of the journal, near enough for the disk: the contents of what was accepted, and its facts.
+    /// MiB of parts a second, from the first frame to a receipt that stands; none when contents travel as bodies.
+    pub(super) fn mib_rate(&self) -> Option<f64> {
+        self.part.map(|part| self.rate() * ratio(part, 1 << 20))
+    }
+
+    /// Bytes that are synced at a time, near enough for the disk: a part; else a group of the journal, the contents of what was
+    /// accepted, and its facts.
     pub(super) fn group_bytes(&self, content: u64) -> u64 {
+        if let Some(part) = self.part {
+            return part;
+        }
         let bytes = self.sent.window * (content + SEALED_BYTES) + self.samples.written.facts * FACT_BYTES;
         bytes / self.samples.written.groups.max(1)
     }
@@ -156,6 +167,16 @@ impl Limits {
         ratio(self.stream.window * 1_000_000_000, self.for_ns)
     }
 
+    /// MiB of parts a second that the bare stream carries one way.
+    pub(super) fn stream_mib_rate(&self) -> f64 {
+        ratio(self.stream.window_bytes * 1_000, self.for_ns) * ratio(1_000_000, 1 << 20)
+    }
+
+    /// MiB a second that the disk takes.
+    pub(super) fn disk_mib_rate(&self) -> f64 {
+        self.disk_rate() * ratio(self.group_bytes, 1 << 20)
+    }
+
     /// Microseconds of CPU a message of the bare stream, both ends.
     pub(super) fn stream_each_us(&self) -> f64 {
         ratio(self.stream_cpu_us, self.stream.submitted)
@@ -163,7 +184,7 @@ impl Limits {
 }
 
 /// Whether everything that went out came back, once.
-pub(super) fn even(sent: &Sent, received: &Received) -> Result<(), Failure> {
+pub(super) fn even(sent: &Sent, received: &Received, part: Option<u64>) -> Result<(), Failure> {
     let counted = sent.submitted - sent.absent;
     let accounts = [
         ("acknowledged", sent.acknowledged, sent.submitted),
@@ -172,7 +193,12 @@ pub(super) fn even(sent: &Sent, received: &Received) -> Result<(), Failure> {
         ("noticed", sent.noticed, counted),
         ("delivered again", received.again, 0),
     ];
+    let part_bytes = counted * part.unwrap_or(0);
     match accounts.into_iter().find(|(_, is, must)| is != must) {
+        None if received.part_bytes != part_bytes => {
+            let sentence = format!("{} bytes of parts came, not {part_bytes}", received.part_bytes);
+            Err(Failure::new(Exit::Failed, sentence, "Nothing that was measured counts."))
+        }
         None => Ok(()),
         Some((what, is, must)) => {
             let sentence = format!("the accounts do not come out even: {is} messages were {what}, not {must}");
@@ -189,11 +215,13 @@ mod tests {
     fn a_message_that_is_lost_or_comes_twice_fails_the_bench() {
         let sent = Sent { submitted: 10, absent: 2, acknowledged: 10, noticed: 8, ..Sent::default() };
         let received = Received { delivered: 8, settled: 8, ..Received::default() };
-        even(&sent, &received).unwrap();
-        even(&Sent { acknowledged: 9, ..sent.clone() }, &received).unwrap_err();
-        even(&Sent { noticed: 7, ..sent.clone() }, &received).unwrap_err();
-        even(&sent, &Received { settled: 7, ..received.clone() }).unwrap_err();
-        even(&sent, &Received { delivered: 9, ..received.clone() }).unwrap_err();
-        even(&sent, &Received { again: 1, ..received }).unwrap_err();
+        even(&sent, &received, None).unwrap();
+        even(&Sent { acknowledged: 9, ..sent.clone() }, &received, None).unwrap_err();
+        even(&Sent { noticed: 7, ..sent.clone() }, &received, None).unwrap_err();
+        even(&sent, &Received { settled: 7, ..received.clone() }, None).unwrap_err();
+        even(&sent, &Received { delivered: 9, ..received.clone() }, None).unwrap_err();
+        even(&sent, &Received { again: 1, ..received.clone() }, None).unwrap_err();
+        even(&sent, &Received { part_bytes: 800, ..received.clone() }, Some(100)).unwrap();
+        even(&sent, &Received { part_bytes: 700, ..received }, Some(100)).unwrap_err();
     }
 }

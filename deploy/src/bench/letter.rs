@@ -11,7 +11,7 @@ use tramite_proto::{
     ids::{CaseId, ConversationId, Digest, InstitutionName, MessageId},
     pb::body::v1::{Body, Referral, body::Kind},
     seal::{self, PublicKey},
-    statement::{Content, LevelOfAssurance, Origin, Priority, Receipt},
+    statement::{Content, LevelOfAssurance, Origin, Priority, Receipt, SealedPart},
 };
 
 use super::{client::Trouble, time::Epoch};
@@ -84,13 +84,14 @@ pub(super) struct Letter {
 }
 
 impl Letter {
-    /// Seals a body of `content` bytes, padded, for `to`.
+    /// Seals a body of `content` bytes, padded, for `to`; the origin names the part too, when there is one.
     pub(super) fn seal(
         from: &InstitutionName,
         to: &InstitutionName,
         key: &PublicKey,
         content: usize,
         filling: &[u8],
+        part: Option<&SealedPart>,
     ) -> Result<Self, Trouble> {
         let epoch = Epoch(0);
         let mut origin = origin_of(epoch, from, to, key, 1_000_000_000_000_000_000)?;
@@ -106,6 +107,7 @@ impl Letter {
         origin.ct.s256 = Digest::of(&sealed.ciphertext);
         origin.ct.len = sealed.ciphertext.len() as u64;
         origin.ptc = sealed.ptc;
+        origin.parts = part.cloned().into_iter().collect();
         let template = Template { text: origin.to_json().to_vec() };
         let letter = Self {
             enc: sealed.enc,

@@ -8,15 +8,21 @@ mod accounts;
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Duration};
 
-use tokio::{sync::mpsc, task::LocalSet, time::Instant};
+use tokio::{
+    sync::mpsc,
+    task::{JoinSet, LocalSet},
+    time::Instant,
+};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Streaming, transport::Channel};
 use tramite_proto::{
     batch,
     ids::{Digest, InstitutionName, MessageId},
     jws::EcdsaSigner,
     pb::{
-        exchange::v1::{Delivery, ReceiveFrame, ReceiveRequest, Settlement, settlement},
+        exchange::v1::{
+            Delivery, ReceiveFrame, ReceiveRequest, Settlement, exchange_client::ExchangeClient, settlement,
+        },
         statement::v1::FramedStatement,
     },
     statement::{Event, Evidence, Origin},
@@ -28,18 +34,32 @@ use super::{
     client::{self, Trouble, say},
     letter::ReceiptForm,
     network::{GATEWAY, SENDER},
+    part,
     time::{Epoch, now_ns, reached},
     wire::{Load, Order, Said, Setup},
 };
 
 /// Deliveries on their way to one recipient: the most that a gateway gives.
 const CREDIT: u32 = 1_024;
+/// The same when each has a part to be fetched: a gateway lets an institution fetch 16 at a time.
+const CREDIT_OF_PARTS: u32 = 8;
 /// Receipts under one signature.
 const GATHERED_MAX: usize = 64;
 /// Requests that wait for the line.
 const AHEAD: usize = 64;
 /// Between the ids of receipts and those of messages: their numbers begin here.
 const RECEIPTS_FROM: u64 = 1 << 48;
+
+/// A delivery that was checked, but for its parts.
+#[derive(Debug)]
+struct Taken {
+    delivery_id: u64,
+    origin: Origin,
+    identity: Digest,
+    /// Bytes of its parts that came.
+    part_bytes: u64,
+}
+
 /// One recipient.
 struct Recipient {
     epoch: Epoch,
@@ -48,7 +68,10 @@ struct Recipient {
     form: ReceiptForm,
     sender: Batches,
     gateway: Batches,
+    client: ExchangeClient<Channel>,
     requests: mpsc::Sender<ReceiveRequest>,
+    /// Deliveries whose parts are being fetched.
+    fetches: JoinSet<Result<Taken, Trouble>>,
     /// Receipts that wait for a signature: the delivery, when the message was submitted, the receipt's text.
     gathered: Vec<(u64, u64, bytes::Bytes)>,
     /// What was settled and waits for its answer: the delivery, and when its message was submitted.
@@ -110,14 +133,17 @@ impl Recipient {
             name: own,
             sender: Batches::of(&setup.folder, SENDER)?,
             gateway: Batches::of(&setup.folder, GATEWAY)?,
+            client: client::exchange(&setup.folder, name, &setup.address)?,
             requests,
+            fetches: JoinSet::new(),
             gathered: Vec::new(),
             unanswered: VecDeque::new(),
             flush_at: None,
             accounts,
         };
-        recipient.request(ReceiveRequest { credit: CREDIT, ..ReceiveRequest::default() }).await?;
-        let mut client = client::exchange(&setup.folder, name, &setup.address)?;
+        let credit = if setup.part.is_some() { CREDIT_OF_PARTS } else { CREDIT };
+        recipient.request(ReceiveRequest { credit, ..ReceiveRequest::default() }).await?;
+        let mut client = recipient.client.clone();
         let frames = client.receive(ReceiverStream::new(requests_out)).await;
         let frames = frames.map_err(|status| Trouble::status("a stream of a recipient", &status))?.into_inner();
         Ok((recipient, frames))
@@ -129,6 +155,11 @@ impl Recipient {
             tokio::select! {
                 biased;
                 () = reached(self.flush_at) => self.flush().await?,
+                Some(fetched) = self.fetches.join_next() => {
+                    let taken = fetched.map_err(|error| Trouble::of("fetching a part", &error))??;
+                    self.receipt(now_ns(), &taken)?;
+                    self.gather().await?;
+                }
                 frame = frames.message() => match frame {
                     Ok(Some(frame)) => self.frame(frame).await?,
                     Ok(None) => return Err(Trouble::new(format!("the gateway ended the stream of {}", self.name))),
@@ -149,6 +180,14 @@ impl Recipient {
             if self.gathered.len() == GATHERED_MAX {
                 self.flush().await?;
             }
+        }
+        self.gather().await
+    }
+
+    /// Signs what is enough, and gives the rest time for more.
+    async fn gather(&mut self) -> Result<(), Trouble> {
+        if self.gathered.len() == GATHERED_MAX {
+            return self.flush().await;
         }
         if !self.gathered.is_empty() && self.flush_at.is_none() {
             self.flush_at = Some(Instant::now() + self.accounts.borrow().gather);
@@ -180,7 +219,7 @@ impl Recipient {
         Ok(())
     }
 
-    /// Checks one message and writes its receipt.
+    /// Checks one message, and writes its receipt when it has no part; else when the part is here.
     fn take(&mut self, now: u64, jws: &[String], delivery: Delivery) -> Result<(), Trouble> {
         let missing = || Trouble::new("a delivery lacks its message, its origin or its acceptance".to_owned());
         let message = delivery.message.ok_or_else(missing)?;
@@ -198,11 +237,27 @@ impl Recipient {
         if !fits {
             return Err(Trouble::new("a delivery's acceptance is not about its message".to_owned()));
         }
+        let taken = Taken { delivery_id: delivery.delivery_id, origin, identity, part_bytes: 0 };
+        if taken.origin.parts.is_empty() {
+            return self.receipt(now, &taken);
+        }
+        let client = self.client.clone();
+        self.fetches.spawn(async move {
+            let part_bytes = part::get(client, &taken.origin).await?;
+            Ok(Taken { part_bytes, ..taken })
+        });
+        Ok(())
+    }
+
+    /// Writes the receipt of a message that is here whole.
+    fn receipt(&mut self, now: u64, taken: &Taken) -> Result<(), Trouble> {
+        let Taken { delivery_id, origin, identity, part_bytes } = taken;
+        self.accounts.borrow_mut().received.part_bytes += part_bytes;
         let (submitted_ns, number) = self.epoch.read(&origin.jti);
         let jti = self.account(now, submitted_ns, number)?;
         let at_s = self.epoch.unix_s(now);
-        let receipt = self.form.write(&jti, &origin.jti, &identity, &origin.ct.s256, &origin.ptc, at_s);
-        self.gathered.push((delivery.delivery_id, submitted_ns, receipt));
+        let receipt = self.form.write(&jti, &origin.jti, identity, &origin.ct.s256, &origin.ptc, at_s);
+        self.gathered.push((*delivery_id, submitted_ns, receipt));
         Ok(())
     }
 

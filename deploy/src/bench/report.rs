@@ -33,6 +33,9 @@ pub(super) fn text(output: Output, whole: &Whole) -> String {
         let load = run.load;
         row(&format!("{} in flight, frames of {}", load.in_flight, load.frame), String::new(), "");
         row("  messages a second", format!("{:.0}", run.rate()), "from submission to a receipt that stands");
+        if let Some(mib_rate) = run.mib_rate() {
+            row("  MiB a second", format!("{mib_rate:.1}"), "the same, of sealed parts");
+        }
         for (what, histogram) in latencies(run) {
             row(&format!("  {what}"), pair(histogram), "p50 / p99");
         }
@@ -47,12 +50,14 @@ pub(super) fn text(output: Output, whole: &Whole) -> String {
         row("  CPU a message", format!("{:.1} µs", run.each_us(all)), &parts);
         row("  gateway's memory", format!("{} MiB", run.samples.memory_peak_kib / 1_024), "RssAnon, peak");
         let written = run.samples.written;
-        let groups = format!("{:.1} messages and about {} bytes each", run.messages_a_group(), limits.group_bytes);
-        row("  fdatasync calls", written.groups.to_string(), &groups);
-        let disk = format!("{:.0} a second, {:.1} MiB/s", limits.disk_rate(), disk_mib(limits));
+        row("  fdatasync calls", written.groups.to_string(), &groups(run, limits));
+        let disk = format!("{:.0} a second, {:.1} MiB/s", limits.disk_rate(), limits.disk_mib_rate());
         row("  limit: append + fdatasync", pair(&limits.disk), &disk);
-        let stream =
-            format!("{:.0} messages a second, {:.1} µs of CPU each", limits.stream_rate(), limits.stream_each_us());
+        let rate = match run.part {
+            None => format!("{:.0} messages a second", limits.stream_rate()),
+            Some(_) => format!("{:.1} MiB a second", limits.stream_mib_rate()),
+        };
+        let stream = format!("{rate}, {:.1} µs of CPU a message", limits.stream_each_us());
         row("  limit: bare stream", pair(&limits.stream.acknowledgement), &stream);
         for (_, what, value) in ratios(run, limits) {
             row("  ratio", format!("{value:.2}"), what);
@@ -84,8 +89,12 @@ fn pair(histogram: &Histogram) -> String {
     format!("{:.3} / {:.3} ms", millis(500), millis(990))
 }
 
-fn disk_mib(limits: &Limits) -> f64 {
-    limits.disk_rate() * ratio(limits.group_bytes, 1 << 20)
+/// What was in a group of the journal.
+fn groups(run: &Run, limits: &Limits) -> String {
+    match run.part {
+        None => format!("{:.1} messages and about {} bytes each", run.messages_a_group(), limits.group_bytes),
+        Some(_) => format!("{:.1} messages each; every part has one of its own besides", run.messages_a_group()),
+    }
 }
 
 /// What counts on any machine.
@@ -93,17 +102,36 @@ fn ratios(run: &Run, limits: &Limits) -> [(&'static str, &'static str, f64); 3] 
     let over = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
     let p50 = |histogram: &Histogram| histogram.permille_us(500);
     let floor = p50(&limits.stream.acknowledgement) + p50(&limits.disk);
-    let groups = ratio(run.samples.written.groups, run.seconds);
     let acknowledgement = over(p50(&run.sent.acknowledgement), floor);
-    let rate = over(run.rate(), limits.stream_rate());
+    let [to_stream, to_disk] = match run.mib_rate() {
+        None => {
+            let groups = ratio(run.samples.written.groups, run.seconds);
+            [
+                (
+                    "rate_to_stream",
+                    "messages a second to those of the bare stream",
+                    over(run.rate(), limits.stream_rate()),
+                ),
+                ("groups_to_disk", "groups a second to those that the disk takes", over(groups, limits.disk_rate())),
+            ]
+        }
+        Some(mib) => [
+            (
+                "bytes_to_stream",
+                "bytes a second to those of the bare stream, which carries them once",
+                over(mib, limits.stream_mib_rate()),
+            ),
+            ("bytes_to_disk", "bytes a second to those that the disk takes", over(mib, limits.disk_mib_rate())),
+        ],
+    };
     [
         (
             "acknowledgement_to_limits",
             "acknowledgement p50 to (bare round trip + append and fdatasync)",
             acknowledgement,
         ),
-        ("rate_to_stream", "messages a second to those of the bare stream", rate),
-        ("groups_to_disk", "groups a second to those that the disk takes", over(groups, limits.disk_rate())),
+        to_stream,
+        to_disk,
     ]
 }
 
@@ -147,6 +175,7 @@ fn run_value(run: &Run, limits: &Limits) -> Value {
     json!({
         "in_flight": run.load.in_flight, "unsettled": run.load.unsettled, "frame": run.load.frame,
         "seconds": run.seconds, "messages": run.received.window, "messages_per_s": run.rate(),
+        "part_bytes": run.part, "mib_per_s": run.mib_rate(),
         "acknowledgement_us": spread(&run.sent.acknowledgement), "delivery_us": spread(&run.received.delivery),
         "handover_us": spread(&run.received.handover), "notice_us": spread(&run.sent.notice),
         "cpu_us_per_message": {
@@ -158,7 +187,7 @@ fn run_value(run: &Run, limits: &Limits) -> Value {
         "messages_per_group": run.messages_a_group(),
         "accounts": {
             "submitted": run.sent.submitted, "acknowledged": run.sent.acknowledged, "delivered": run.received.delivered,
-            "settled": run.received.settled, "noticed": run.sent.noticed, "absent": run.sent.absent,
+            "part_bytes": run.received.part_bytes, "settled": run.received.settled, "noticed": run.sent.noticed, "absent": run.sent.absent,
         },
         "verified_batches": {"sender": run.sent.batches, "recipients": run.received.batches},
         "receipt_batches_signed": run.received.receipts_signed,
@@ -166,6 +195,8 @@ fn run_value(run: &Run, limits: &Limits) -> Value {
             "append_fdatasync_us": spread(&limits.disk), "append_fdatasync_per_s": limits.disk_rate(),
             "stream_us": spread(&limits.stream.acknowledgement), "stream_messages_per_s": limits.stream_rate(),
             "stream_cpu_us_per_message": limits.stream_each_us(),
+            "append_fdatasync_mib_per_s": limits.disk_mib_rate(),
+            "stream_mib_per_s": run.part.map(|_| limits.stream_mib_rate()),
         },
         "ratios": ratios,
     })

@@ -4,6 +4,7 @@
 //! that must come back for it has come back; whatever comes back twice, or for nobody, ends the process with a sentence.
 
 mod correspondent;
+mod put;
 mod returned;
 
 use std::{collections::VecDeque, time::Duration};
@@ -11,26 +12,31 @@ use std::{collections::VecDeque, time::Duration};
 use bytes::Bytes;
 use tokio::{
     sync::mpsc,
+    task::JoinSet,
     time::{Instant, sleep_until},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Streaming, transport::Channel};
 use tramite_proto::{
     batch,
     ids::{Digest, InstitutionName},
     jws::EcdsaSigner,
     pb::{
-        exchange::v1::{FramedMessage, ReceiveFrame, ReceiveRequest, Settlement, SubmitAnswer, SubmitFrame},
+        exchange::v1::{
+            FramedMessage, ReceiveFrame, ReceiveRequest, Settlement, SubmitAnswer, SubmitFrame,
+            exchange_client::ExchangeClient,
+        },
         statement::v1::FramedStatement,
     },
 };
 
-use self::correspondent::Correspondent;
+use self::{correspondent::Correspondent, put::Ready};
 use super::{
     bare,
     batches::Batches,
     client::{self, Trouble, say},
     network::{GATEWAY, SENDER},
+    part::Part,
     time::{Epoch, instant, now_ns, reached},
     wire::{Load, Order, Said, Sent, Setup, Window},
 };
@@ -64,6 +70,11 @@ struct Sender {
     gateway: Batches,
     recipients: Vec<Correspondent>,
     absent: Vec<Correspondent>,
+    /// What every message has beside its body, when contents are long.
+    part: Option<Part>,
+    /// Parts on their way.
+    puts: JoinSet<Result<Ready, Trouble>>,
+    client: ExchangeClient<Channel>,
     frames: mpsc::Sender<SubmitFrame>,
     requests: mpsc::Sender<ReceiveRequest>,
     /// What has not come back, by number from `first`.
@@ -90,8 +101,8 @@ struct Streams {
 pub(super) async fn run(setup: Setup, mut orders: mpsc::Receiver<Order>) -> Result<(), Trouble> {
     let (frames, frames_out) = mpsc::channel(AHEAD);
     let (requests, requests_out) = mpsc::channel(AHEAD);
-    let mut sender = Sender::new(&setup, frames, requests)?;
     let mut client = client::exchange(&setup.folder, SENDER, &setup.address)?;
+    let mut sender = Sender::new(&setup, client.clone(), frames, requests)?;
     let failed = |status: tonic::Status| Trouble::status("a stream of the sender", &status);
     let answers = client.submit(ReceiverStream::new(frames_out)).await.map_err(failed)?.into_inner();
     sender.request(ReceiveRequest { credit: CREDIT, ..ReceiveRequest::default() }).await?;
@@ -104,7 +115,10 @@ pub(super) async fn run(setup: Setup, mut orders: mpsc::Receiver<Order>) -> Resu
             Order::Fill { count, load } => sender.fill(&mut streams, count, load).await?,
             Order::Stream { address, window, load } => {
                 let letters = sender.recipients.first().map(|one| one.letters.clone()).unwrap_or_default();
-                let sent = bare::load(&setup, &address, window, load, &letters).await?;
+                let sent = match &sender.part {
+                    None => bare::load(&setup, &address, window, load, &letters).await?,
+                    Some(part) => bare::put(&setup, &address, window, load, part).await?,
+                };
                 say(&Said::Sent(Box::new(sent)));
             }
             Order::Tell { .. } => {}
@@ -116,20 +130,26 @@ pub(super) async fn run(setup: Setup, mut orders: mpsc::Receiver<Order>) -> Resu
 impl Sender {
     fn new(
         setup: &Setup,
+        client: ExchangeClient<Channel>,
         frames: mpsc::Sender<SubmitFrame>,
         requests: mpsc::Sender<ReceiveRequest>,
     ) -> Result<Self, Trouble> {
         let from: InstitutionName = SENDER.parse().map_err(|error| Trouble::of("the sender's name", &error))?;
         let pool = (POOL_BYTES / setup.content).clamp(4, POOL) / setup.recipients.len().max(1);
-        let correspondents = |names: &[String], pool: usize| {
-            names.iter().map(|name| Correspondent::new(setup, &from, name, pool.max(1))).collect::<Result<Vec<_>, _>>()
+        let part = setup.part.map(Part::seal).transpose()?;
+        let correspondents = |names: &[String], pool: usize, part: Option<&Part>| {
+            let one = |name: &String| Correspondent::new(setup, &from, name, pool.max(1), part);
+            names.iter().map(one).collect::<Result<Vec<_>, _>>()
         };
         Ok(Self {
             epoch: setup.epoch(),
             pen: client::pen(&setup.folder, SENDER)?,
             gateway: Batches::of(&setup.folder, GATEWAY)?,
-            recipients: correspondents(&setup.recipients, pool)?,
-            absent: correspondents(&setup.absent, 16)?,
+            recipients: correspondents(&setup.recipients, pool, part.as_ref())?,
+            absent: correspondents(&setup.absent, 16, None)?,
+            part,
+            puts: JoinSet::new(),
+            client,
             frames,
             requests,
             window: VecDeque::new(),
@@ -153,7 +173,10 @@ impl Sender {
         let mut now = now_ns();
         while now < window.end_ns {
             while now < window.end_ns && self.may_submit(load) {
-                self.submit(load, false).await?;
+                match self.part.clone() {
+                    None => self.submit(load, false).await?,
+                    Some(part) => self.put(part)?,
+                }
                 now = now_ns();
             }
             self.step(streams, window.end_ns).await?;
@@ -213,36 +236,46 @@ impl Sender {
         let count = load.frame.min(load.in_flight).min(load.unsettled);
         // Before anything is written: what the frame costs the sender is part of the time that a message takes.
         let at_ns = now_ns();
-        let iat = self.epoch.unix_s(at_ns);
         let frame_id = self.next;
         let mut jsons: Vec<Bytes> = Vec::with_capacity(64);
         let mut messages = Vec::with_capacity(64);
         for number in frame_id..frame_id + count {
-            let list = if absent { &mut self.absent } else { &mut self.recipients };
-            let place = usize::try_from(number).unwrap_or(0) % list.len().max(1);
-            let to = list.get_mut(place).ok_or_else(|| Trouble::new("there is nobody to send to".to_owned()))?;
-            let letter = to.letter()?;
-            let json = letter.write(&self.epoch.message(at_ns, number), &self.epoch.conversation(at_ns, number), iat);
-            let origin = Digest::of(&json);
-            messages.push(FramedMessage {
-                origin: None,
-                enc: letter.enc.clone(),
-                ciphertext: letter.ciphertext.clone(),
-                traceparent: String::new(),
-            });
+            let (json, message) = self.write(at_ns, number, absent)?;
+            messages.push(message);
             jsons.push(json);
-            let to = (!absent).then_some(place);
-            self.window.push_back(Pending { submitted_ns: at_ns, origin, to, acknowledged: false, noticed: absent });
         }
-        let signed = batch::sign(&self.pen, iat, &jsons).map_err(|error| Trouble::of("signing", &error))?;
-        let mut jws = Vec::with_capacity(1);
-        for (message, statement) in messages.iter_mut().zip(signed) {
-            if jws.is_empty() {
-                jws.push(statement.jws);
-            }
-            let (json, index, path) = (statement.json, statement.index, statement.path);
-            message.origin = Some(FramedStatement { json, jws_index: 0, index, path });
-        }
+        self.count(count, absent);
+        self.sign_and_send(frame_id, at_ns, &jsons, messages).await
+    }
+
+    /// Writes one message: its origin, and what goes with it.
+    fn write(&mut self, at_ns: u64, number: u64, absent: bool) -> Result<(Bytes, FramedMessage), Trouble> {
+        let list = if absent { &mut self.absent } else { &mut self.recipients };
+        let place = place_of(number, list);
+        let to = list.get_mut(place).ok_or_else(nobody)?;
+        let letter = to.letter()?;
+        let (jti, cid) = (self.epoch.message(at_ns, number), self.epoch.conversation(at_ns, number));
+        let json = letter.write(&jti, &cid, self.epoch.unix_s(at_ns));
+        let message = FramedMessage {
+            origin: None,
+            enc: letter.enc.clone(),
+            ciphertext: letter.ciphertext.clone(),
+            traceparent: String::new(),
+        };
+        let origin = Digest::of(&json);
+        let to = (!absent).then_some(place);
+        self.window.push_back(Pending { submitted_ns: at_ns, origin, to, acknowledged: false, noticed: absent });
+        Ok((json, message))
+    }
+
+    /// To whom the message with that number goes.
+    fn audience(&self, number: u64) -> Result<InstitutionName, Trouble> {
+        let to = self.recipients.get(place_of(number, &self.recipients));
+        to.map(|to| to.name.clone()).ok_or_else(nobody)
+    }
+
+    /// So many more are on their way.
+    fn count(&mut self, count: u64, absent: bool) {
         self.next += count;
         self.unacknowledged += count;
         self.sent.submitted += count;
@@ -250,6 +283,26 @@ impl Sender {
             self.sent.absent += count;
         } else {
             self.unsettled += count;
+        }
+    }
+
+    /// Signs what was written, once for the frame, and sends it.
+    async fn sign_and_send(
+        &mut self,
+        frame_id: u64,
+        at_ns: u64,
+        jsons: &[Bytes],
+        mut messages: Vec<FramedMessage>,
+    ) -> Result<(), Trouble> {
+        let signed = batch::sign(&self.pen, self.epoch.unix_s(at_ns), jsons);
+        let signed = signed.map_err(|error| Trouble::of("signing", &error))?;
+        let mut jws = Vec::with_capacity(1);
+        for (message, statement) in messages.iter_mut().zip(signed) {
+            if jws.is_empty() {
+                jws.push(statement.jws);
+            }
+            let (json, index, path) = (statement.json, statement.index, statement.path);
+            message.origin = Some(FramedStatement { json, jws_index: 0, index, path });
         }
         let sent = self.frames.send(SubmitFrame { frame_id, jws, messages }).await;
         sent.map_err(|_| Trouble::new("the gateway ended the stream of submissions".to_owned()))
@@ -260,6 +313,10 @@ impl Sender {
         tokio::select! {
             biased;
             () = reached(self.flush_at) => self.flush().await,
+            Some(put) = self.puts.join_next() => {
+                let ready = put.map_err(|error| Trouble::of("putting a part", &error))??;
+                self.submit_put(ready).await
+            }
             answer = streams.answers.message() => match answer {
                 Ok(Some(answer)) => self.answered(answer),
                 Ok(None) => Err(Trouble::new("the gateway ended the stream of submissions".to_owned())),
@@ -291,4 +348,13 @@ impl Sender {
         }
         Ok(())
     }
+}
+
+/// The recipients take turns.
+fn place_of(number: u64, list: &[Correspondent]) -> usize {
+    usize::try_from(number).unwrap_or(0) % list.len().max(1)
+}
+
+fn nobody() -> Trouble {
+    Trouble::new("there is nobody to send to".to_owned())
 }

@@ -27,6 +27,8 @@ pub(super) struct Setup {
     pub(super) idle: Vec<String>,
     /// Bytes of a padded body.
     pub(super) content: usize,
+    /// Bytes of a content that goes beside it as a part, when contents are long.
+    pub(super) part: Option<usize>,
     /// Milliseconds for which receipts gather.
     pub(super) gather_ms: u64,
 }
@@ -117,6 +119,8 @@ pub(super) struct Sent {
     pub(super) absent: u64,
     /// Acknowledged in the window.
     pub(super) window: u64,
+    /// Bytes of parts that went to the bare stream in the window.
+    pub(super) window_bytes: u64,
     /// From submission to a verified acceptance.
     pub(super) acknowledgement: Histogram,
     /// From submission to the notice of the receipt.
@@ -132,6 +136,8 @@ pub(super) struct Received {
     /// Of them, those that had been delivered before.
     pub(super) again: u64,
     pub(super) settled: u64,
+    /// Bytes of parts that came.
+    pub(super) part_bytes: u64,
     /// Settled in the window.
     pub(super) window: u64,
     /// From submission to the recipient's hands.

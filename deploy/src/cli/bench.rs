@@ -22,6 +22,14 @@ In flight: at most so many messages are submitted and not yet acknowledged, as a
 unconfirmed publishes; and at most --unsettled of them without the notice of their receipt. With
 --in-flight 1 the next message begins when the one before has come back with its receipt.
 
+A content of more than 64 KiB (--content 20MiB) travels as a sealed part beside a body of 2 KiB. It is
+sealed once before the clock starts, and put anew for every message (PutPart): nothing is reused but
+the bytes. In flight begins with its first frame, at most 8 at a time; frames have one message each;
+at most 512 MiB wait at the gateway, unless --unsettled says otherwise. The recipient gets the part
+(GetPart) and checks its digest before it signs a receipt. The limits are then the same part written
+and synced, and put over a bare stream, which carries it once where the gateway carries it in and out:
+half of the bare stream's bytes is what to expect. --backlog has no parts.
+
 At the end the accounts are checked: every message was acknowledged, delivered once, settled and
 noticed. The exit code is 1 when they do not come out even.
 
@@ -29,6 +37,7 @@ Examples:
   tramite bench                               1 and 256 in flight, 10 s each
   tramite bench --in-flight 256 --frame 1     a signature for each message
   tramite bench --backlog 1000000 --kill      a million waiting first; restart after a SIGKILL
+  tramite bench --content 20MiB               long contents, as sealed parts: MiB a second
   tramite bench --idle 996 --json             a thousand institutions connected, for a program
 
 Next: compare the ratios, not the figures: another machine has another disk.")]
@@ -51,8 +60,9 @@ pub(crate) struct Bench {
     /// Institutions that receive, in turns.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) recipients: u32,
-    /// Bytes of a padded body, 512 to 64 KiB: a power of two. What is sealed has 16 more.
-    #[arg(long, value_name = "BYTES", default_value_t = CONTENT)]
+    /// Bytes of a padded body, a power of two from 512 to 64KiB (what is sealed has 16 more); or of a longer content, up to 20MiB,
+    /// which travels as a part.
+    #[arg(long, value_name = "BYTES", default_value_t = CONTENT, value_parser = bytes)]
     pub(crate) content: u64,
     /// Messages accepted for absent recipients, and waiting, before the runs.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=20_000_000))]
@@ -73,6 +83,15 @@ pub(crate) struct Bench {
     /// temporary one.
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+}
+
+/// A number of bytes: `2048`, `64KiB`, `20MiB`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("", 1)];
+    let parsed = units
+        .into_iter()
+        .find_map(|(unit, bytes): (_, u64)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(bytes));
+    parsed.ok_or_else(|| "it is no number of bytes: write 2048, 64KiB or 20MiB".to_owned())
 }
 
 /// A process of the bench; its orders come on standard input.

@@ -6,11 +6,13 @@ use crate::bench::{
     batches::Batches,
     client::{self, Trouble},
     letter::Letter,
+    part::Part,
     wire::Setup,
 };
 
 /// Letters for one recipient, and its batches.
 pub(super) struct Correspondent {
+    pub(super) name: InstitutionName,
     pub(super) letters: Vec<Letter>,
     next: usize,
     pub(super) batches: Batches,
@@ -18,16 +20,23 @@ pub(super) struct Correspondent {
 
 impl Correspondent {
     /// Seals `pool` bodies, and reads the keys.
-    pub(super) fn new(setup: &Setup, from: &InstitutionName, name: &str, pool: usize) -> Result<Self, Trouble> {
+    pub(super) fn new(
+        setup: &Setup,
+        from: &InstitutionName,
+        name: &str,
+        pool: usize,
+        part: Option<&Part>,
+    ) -> Result<Self, Trouble> {
         let to: InstitutionName = name.parse().map_err(|error| Trouble::of("a recipient's name", &error))?;
         let key = client::encryption_key(&setup.folder, name)?;
         let filling = |seed: usize| {
             let seed = u8::try_from(seed % 251).unwrap_or(0);
             vec![seed; setup.content.saturating_sub(64)]
         };
-        let letters = (0..pool).map(|seed| Letter::seal(from, &to, &key, setup.content, &filling(seed)));
+        let part = part.map(|part| &part.facts);
+        let letters = (0..pool).map(|seed| Letter::seal(from, &to, &key, setup.content, &filling(seed), part));
         let letters = letters.collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { letters, next: 0, batches: Batches::of(&setup.folder, name)? })
+        Ok(Self { name: to, letters, next: 0, batches: Batches::of(&setup.folder, name)? })
     }
 
     /// The next one.
