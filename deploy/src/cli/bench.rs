@@ -22,13 +22,13 @@ In flight: at most so many messages are submitted and not yet acknowledged, as a
 unconfirmed publishes; and at most --unsettled of them without the notice of their receipt. With
 --in-flight 1 the next message begins when the one before has come back with its receipt.
 
-A content of more than 64 KiB (--content 20MiB) travels as a sealed part beside a body of 2 KiB. It is
-sealed once before the clock starts, and put anew for every message (PutPart): nothing is reused but
-the bytes. In flight begins with its first frame, at most 8 at a time; frames have one message each;
+A content of more than 64 KiB (--content 20MiB) travels as a sealed part beside a body of 2 KiB.
+It is sealed once before the clock starts, and the same bytes are put anew for every message
+(PutPart). In flight begins with its first frame, at most 8 at a time; frames have one message each;
 at most 512 MiB wait at the gateway, unless --unsettled says otherwise. The recipient gets the part
 (GetPart) and checks its digest before it signs a receipt. The limits are then the same part written
-and synced, and put over a bare stream, which carries it once where the gateway carries it in and out:
-half of the bare stream's bytes is what to expect. --backlog has no parts.
+and synced, and put over a bare stream, which carries it once where the gateway carries it in and
+out: half of the bare stream's bytes a second is to be reached. --backlog has no parts.
 
 At the end the accounts are checked: every message was acknowledged, delivered once, settled and
 noticed. The exit code is 1 when they do not come out even.
@@ -40,7 +40,8 @@ Examples:
   tramite bench --content 20MiB               long contents, as sealed parts: MiB a second
   tramite bench --idle 996 --json             a thousand institutions connected, for a program
 
-Next: compare the ratios, not the figures: another machine has another disk.")]
+Next: compare the ratios, not the figures: another machine has another disk. In the source,
+tests/peers/compare.py runs this and the brokers that are installed, and prints one table.")]
 pub(crate) struct Bench {
     /// Messages submitted and not yet acknowledged; may be given several times, a run each [default: 1 and 256].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
