@@ -271,11 +271,14 @@ fn months_of_churn_leave_what_waits_and_what_is_retained_and_memory_is_flat() {
     let found = tramite_store::verify(folder.path()).unwrap();
     assert_eq!((found.problems, found.contents), (Vec::new(), messages / WAITS));
     let stat = tramite_store::stat(folder.path()).unwrap();
-    assert_eq!((stat.facts["accepted"], stat.waiting.count), (left, messages / WAITS));
+    // A sweep that was under way when it was counted may have come to its end.
+    let kept = stat.facts["accepted"];
+    assert!((young.min(messages)..=left).contains(&kept), "{kept} are there, of {left} that were");
+    assert_eq!(stat.waiting.count, messages / WAITS);
     assert!(stat.packed.files > 0 && stat.segments.files == 1, "{stat:?}");
     // From what is left the outbox is made anew, row by row.
     tramite_store::rebuild(folder.path()).unwrap();
     assert_eq!(tramite_store::verify(folder.path()).unwrap().problems, Vec::new());
-    let line = format!("{left} messages in {before} bytes after the stop; at worst {worst} % of the bound\n");
+    let line = format!("{kept} messages in {before} bytes after the stop; at worst {worst} % of the bound\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
