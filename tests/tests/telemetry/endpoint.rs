@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use anyhow::{Context, Result, ensure};
 use tokio::time::{interval, timeout};
 use tramite_tests::{
-    clerk::Clerk,
+    clerk::{Clerk, Seen},
     collector::{Collector, Deaf, settings},
     desk::insist,
     network::{Network, PATIENCE},
@@ -34,10 +34,12 @@ async fn send_all(network: &Network, round: &str) -> Result<()> {
         let request_id = format!("{round}-{number}");
         insist(PATIENCE, || caritas.refer("inps", &request_id, "sleeps at the station")).await?;
     }
-    let opened = |seen: &tramite_tests::clerk::Seen| seen.notices_of("OPENED") == REFERRALS;
+    // Acknowledged, too: what is not is shown again to whoever reads next.
+    let opened = |seen: &Seen| seen.notices_of("OPENED") == REFERRALS && seen.acknowledged() == REFERRALS;
     news.until("all receipts", PATIENCE, opened).await.with_context(|| network.logs())?;
     // A receipt says that a message is safe, not that its clerk has read it.
-    work.until("all read", PATIENCE, |seen| seen.situations().len() == REFERRALS).await?;
+    let read = |seen: &Seen| seen.situations().len() == REFERRALS && seen.acknowledged() == REFERRALS;
+    work.until("all read", PATIENCE, read).await?;
     Ok(())
 }
 
