@@ -17,7 +17,7 @@
 //! | while it is written | a torn tail | cuts it, and says so |
 //! | after writing, before the sync | the group, if only the process died | keeps and syncs it; a repeat gets its answer |
 //! | after the sync, before the answer | the group | as above |
-//! | before rows are applied | an outbox that lags | rebuilds it from the journal |
+//! | before rows are applied | an outbox that lags, or does not add up | completes it from the journal, or makes it anew |
 //! | before a content is erased | the content of a final message | erases it |
 //! | while segments are packed | a `.tmp` file, or what they replace | removes it |
 //! | before what is retired is swept | its bytes | sweeps it at the next pass |

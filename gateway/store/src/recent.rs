@@ -70,14 +70,13 @@ impl RecentFacts {
         self.locked().by_sequence.get(&sequence).map(|(recent, _)| recent.clone())
     }
 
-    /// Lets the content of a final one go; its fact may be asked for by a repeat or a notice. Returns where the content stands.
-    pub(crate) fn drop_content(&self, sequence: u64) -> Option<Recent> {
+    /// Lets the content of a final one go; its fact may be asked for by a repeat or a notice.
+    pub(crate) fn drop_content(&self, sequence: u64) {
         let mut kept = self.locked();
-        let (there, bytes) = kept.by_sequence.get_mut(&sequence)?;
-        let before = there.clone();
-        (there.content, there.place) = (Bytes::new(), None);
-        *bytes = bytes.saturating_sub(before.content.len());
-        kept.bytes = kept.bytes.saturating_sub(before.content.len());
-        Some(before)
+        let Some((there, bytes)) = kept.by_sequence.get_mut(&sequence) else { return };
+        let gone = std::mem::take(&mut there.content).len();
+        there.place = None;
+        *bytes = bytes.saturating_sub(gone);
+        kept.bytes = kept.bytes.saturating_sub(gone);
     }
 }

@@ -60,6 +60,30 @@ fn left_clean(site: &Site) -> Vec<Pair> {
     rows
 }
 
+/// Flips a bit of the outbox, or cuts it, at some places of each of its files, in a store that is otherwise what was kept.
+fn each_damage(site: &Site, kept: &Site, mut each: impl FnMut(&Path, &str)) {
+    let files: Vec<_> = fs::read_dir(kept.outbox()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let files: Vec<_> = files.into_iter().filter(|path| path.is_file()).collect();
+    assert!(files.len() >= 3, "{files:?}");
+    for kept_file in files {
+        let whole = fs::read(&kept_file).unwrap();
+        let file = site.outbox().join(kept_file.file_name().unwrap());
+        let places = (0..12).map(|i| whole.len() * i / 12).chain([whole.len() - 1]);
+        for (at, cut) in places.flat_map(|at| [(at, false), (at, true)]) {
+            fs::remove_dir_all(site.store()).unwrap();
+            copy(&kept.store(), &site.store());
+            let mut bytes = whole.clone();
+            if cut {
+                bytes.truncate(at)
+            } else {
+                bytes[at] ^= 0x04
+            }
+            fs::write(&file, bytes).unwrap();
+            each(&file, &format!("{} at {at}, {}", file.display(), if cut { "cut" } else { "flipped" }));
+        }
+    }
+}
+
 #[test]
 fn a_clean_stop_is_trusted_however_often_it_comes() {
     let site = Site::new();
@@ -83,32 +107,14 @@ fn a_bit_or_a_cut_anywhere_in_the_outboxs_files_is_named_and_the_outbox_is_made_
     let rows = left_clean(&site);
     let kept = Site::new();
     copy(&site.store(), &kept.store());
-    let files: Vec<_> = fs::read_dir(site.outbox()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let files: Vec<_> = files.into_iter().filter(|path| path.is_file()).collect();
-    assert!(files.len() >= 3, "{files:?}");
-    for file in files {
-        let whole = fs::read(kept.outbox().join(file.file_name().unwrap())).unwrap();
-        let places = (0..12).map(|i| whole.len() * i / 12).chain([whole.len() - 1]);
-        for (at, cut) in places.flat_map(|at| [(at, false), (at, true)]) {
-            let what = format!("{} at {at}, {}", file.display(), if cut { "cut" } else { "flipped" });
-            fs::remove_dir_all(site.store()).unwrap();
-            copy(&kept.store(), &site.store());
-            let mut bytes = whole.clone();
-            if cut {
-                bytes.truncate(at)
-            } else {
-                bytes[at] ^= 0x04
-            }
-            fs::write(&file, bytes).unwrap();
-            let found = verify(&site.store()).unwrap();
-            let finding = found.problems.first().unwrap_or_else(|| panic!("{what}: not found"));
-            assert_eq!((finding.file.as_path(), finding.offset.is_some()), (file.as_path(), true), "{what}: {finding}");
-            let running = site.open();
-            assert!(running.recovery.rebuilt.is_some(), "{what}");
-            assert_eq!(running.rows(), rows, "{what}");
-            drop(running);
-        }
-    }
+    each_damage(&site, &kept, |file, what| {
+        let found = verify(&site.store()).unwrap();
+        let finding = found.problems.first().unwrap_or_else(|| panic!("{what}: not found"));
+        assert_eq!((finding.file.as_path(), finding.offset.is_some()), (file, true), "{what}: {finding}");
+        let running = site.open();
+        assert!(running.recovery.rebuilt.is_some(), "{what}");
+        assert_eq!(running.rows(), rows, "{what}");
+    });
 }
 
 #[test]
@@ -127,31 +133,12 @@ fn after_a_kill_the_outbox_is_completed_and_made_anew_where_a_bit_or_a_cut_shows
     let running = site.open();
     assert_eq!((running.recovery.rebuilt.clone(), running.rows()), (None, rows.clone()), "completed");
     drop(running);
-    let files: Vec<_> = fs::read_dir(kept.outbox()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let files: Vec<_> = files.into_iter().filter(|path| path.is_file()).collect();
-    assert!(files.len() >= 3, "{files:?}");
     let mut rebuilt = 0;
-    for kept_file in files {
-        let whole = fs::read(&kept_file).unwrap();
-        let file = site.outbox().join(kept_file.file_name().unwrap());
-        let places = (0..12).map(|i| whole.len() * i / 12).chain([whole.len() - 1]);
-        for (at, cut) in places.flat_map(|at| [(at, false), (at, true)]) {
-            let what = format!("{} at {at}, {}", file.display(), if cut { "cut" } else { "flipped" });
-            fs::remove_dir_all(site.store()).unwrap();
-            copy(&kept.store(), &site.store());
-            let mut bytes = whole.clone();
-            if cut {
-                bytes.truncate(at)
-            } else {
-                bytes[at] ^= 0x04
-            }
-            fs::write(&file, bytes).unwrap();
-            let running = site.open();
-            assert_eq!(running.rows(), rows, "{what}");
-            rebuilt += u32::from(running.recovery.rebuilt.is_some() || running.store.health().rebuilds > 0);
-            drop(running);
-        }
-    }
+    each_damage(&site, &kept, |_, what| {
+        let running = site.open();
+        assert_eq!(running.rows(), rows, "{what}");
+        rebuilt += u32::from(running.recovery.rebuilt.is_some() || running.store.health().rebuilds > 0);
+    });
     assert!(rebuilt > 10, "{rebuilt}: what was damaged was hardly noticed");
 }
 
