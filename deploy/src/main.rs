@@ -3,6 +3,7 @@
 //! The composition root: the only place where environment, clock and signals come in. Knows every other crate; is known by none.
 //! Invariant: every way out is one documented exit code, and every failure one sentence with what to do.
 
+mod allocator;
 mod bench;
 mod cli;
 mod command;
