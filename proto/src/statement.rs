@@ -114,7 +114,7 @@ pub fn kind_of(json: &[u8]) -> Result<Kind, Refused> {
         return Ok(kind);
     }
     let typ = Object::parse(json).and_then(|mut object| object.text("typ")).map_err(refused)?;
-    let kind = Kind::all().into_iter().find(|kind| kind.as_str() == typ);
+    let kind = Kind::all().into_iter().find(|kind| typ == kind.as_str());
     kind.ok_or_else(|| refused(Problem::new("typ", "is not a kind of statement")))
 }
 
@@ -165,15 +165,15 @@ fn write(kind: Kind, statement: &impl Serialize) -> Bytes {
 }
 
 /// Opens `json` as a statement of `kind`: its size, `typ` first, then `v`, both as they must be; lets `members` take the rest by name.
-fn read<T>(json: &[u8], kind: Kind, members: impl FnOnce(&mut Object) -> Result<T, Problem>) -> Result<T, Refused> {
+fn read<T>(json: &[u8], kind: Kind, members: impl FnOnce(&mut Object<'_>) -> Result<T, Problem>) -> Result<T, Refused> {
     let object = Object::parse(sized(json)?).map_err(refused)?;
     begun(object, kind, members).map_err(refused)
 }
 
 fn begun<T>(
-    mut object: Object,
+    mut object: Object<'_>,
     kind: Kind,
-    members: impl FnOnce(&mut Object) -> Result<T, Problem>,
+    members: impl FnOnce(&mut Object<'_>) -> Result<T, Problem>,
 ) -> Result<T, Problem> {
     if object.name_at(0) != Some("typ") || object.name_at(1) != Some("v") {
         return Err(Problem::new("", "does not begin with `typ` and `v`"));
@@ -202,7 +202,7 @@ fn refused(problem: Problem) -> Refused {
 }
 
 /// `lcp`, which origin and receipt may carry.
-fn checkpoint(object: &mut Object) -> Result<Option<Checkpoint>, Problem> {
+fn checkpoint(object: &mut Object<'_>) -> Result<Option<Checkpoint>, Problem> {
     field::optional(object, "lcp", |object, name| {
         let mut lcp = object.object(name)?;
         let checkpoint = Checkpoint { size: lcp.number("size")?, root: field::digest(&mut lcp, "root")? };
@@ -217,7 +217,7 @@ fn checkpoint(object: &mut Object) -> Result<Option<Checkpoint>, Problem> {
 /// Subject tags on a statement: several identifiers of one person under the keys of two years.
 const TAGS_MAX: usize = 8;
 
-fn subject_tags(object: &mut Object) -> Result<Vec<SubjectTag>, Problem> {
+fn subject_tags(object: &mut Object<'_>) -> Result<Vec<SubjectTag>, Problem> {
     field::list(object, "sj", TAGS_MAX, |tag| {
         let ep = tag.number("ep")?;
         let year = u16::try_from(ep).ok().filter(|year| (2000..=9999).contains(year));

@@ -3,7 +3,7 @@
 //! Knows JSON and the rules that hold for every object here (FORMATS.md §1, §2): no duplicate names, no null, no fractions, integers in
 //! 0..=2^53-1, nothing behind the object, and whoever reads it takes every member by name and then says that it was all. Derived
 //! deserialisers were considered: they take an array for an object and a null for an absent member. Never knows what a member means.
-use std::fmt;
+use std::{borrow::Cow, collections::VecDeque, fmt};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -29,29 +29,32 @@ impl Problem {
     }
 }
 
-/// A JSON value, without null and without fractions.
+/// A JSON value, without null and without fractions. Text without escapes is not copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Value {
-    Text(String),
+pub(crate) enum Value<'a> {
+    Text(Cow<'a, str>),
     Number(u64),
     Flag(bool),
-    List(Vec<Value>),
-    Object(Vec<(String, Value)>),
+    List(Vec<Value<'a>>),
+    Object(Vec<(Cow<'a, str>, Value<'a>)>),
 }
 
 /// An object that is being taken apart.
 #[derive(Debug, Clone)]
-pub(crate) struct Object {
-    members: Vec<(String, Value)>,
+pub(crate) struct Object<'a> {
+    /// Readers take them in the order in which writers write: the first one, most of the time.
+    members: VecDeque<(Cow<'a, str>, Value<'a>)>,
     /// The name under which it stands, with a point behind it; empty at the top.
     within: String,
 }
 
-impl Object {
+impl<'a> Object<'a> {
     /// Reads one object and nothing else.
-    pub(crate) fn parse(json: &[u8]) -> Result<Self, Problem> {
-        match serde_json::from_slice(json) {
-            Ok(Value::Object(members)) => Ok(Self { members, within: String::new() }),
+    pub(crate) fn parse(json: &'a [u8]) -> Result<Self, Problem> {
+        // Text is checked once, and every piece of it is then known to be text.
+        let Ok(json) = std::str::from_utf8(json) else { return Err(Problem::new("", "is not UTF-8")) };
+        match serde_json::from_str(json) {
+            Ok(Value::Object(members)) => Ok(Self { members: members.into(), within: String::new() }),
             Ok(_) => Err(Problem::new("", "is not an object")),
             Err(error) => Err(Problem::new("", format!("is not strict JSON: {}", shown(&error.to_string())))),
         }
@@ -59,13 +62,13 @@ impl Object {
 
     /// The name of the member at `place`, in the order of the bytes.
     pub(crate) fn name_at(&self, place: usize) -> Option<&str> {
-        self.members.get(place).map(|(name, _)| name.as_str())
+        self.members.get(place).map(|(name, _)| name.as_ref())
     }
 
     /// Takes a member that may be absent.
-    pub(crate) fn optional(&mut self, name: &str) -> Option<Value> {
+    pub(crate) fn optional(&mut self, name: &str) -> Option<Value<'a>> {
         let place = self.members.iter().position(|(member, _)| member == name)?;
-        Some(self.members.remove(place).1)
+        Some(self.members.remove(place)?.1)
     }
 
     /// True while the member has not been taken.
@@ -73,11 +76,11 @@ impl Object {
         self.members.iter().any(|(member, _)| member == name)
     }
 
-    fn required(&mut self, name: &str) -> Result<Value, Problem> {
+    fn required(&mut self, name: &str) -> Result<Value<'a>, Problem> {
         self.optional(name).ok_or_else(|| self.problem(name, "is missing"))
     }
 
-    pub(crate) fn text(&mut self, name: &str) -> Result<String, Problem> {
+    pub(crate) fn text(&mut self, name: &str) -> Result<Cow<'a, str>, Problem> {
         match self.required(name)? {
             Value::Text(text) => Ok(text),
             _ => Err(self.problem(name, "is not a string")),
@@ -100,7 +103,7 @@ impl Object {
 
     pub(crate) fn object(&mut self, name: &str) -> Result<Self, Problem> {
         let value = self.required(name)?;
-        self.within(value, name.to_owned())
+        self.within(value, name)
     }
 
     /// Takes a list, and lets `each` read its elements. `each` gets the element's name for its errors.
@@ -108,26 +111,26 @@ impl Object {
         &mut self,
         name: &str,
         most: usize,
-        mut each: impl FnMut(&Self, Value, String) -> Result<T, Problem>,
+        mut each: impl FnMut(&Self, Value<'a>, &str) -> Result<T, Problem>,
     ) -> Result<Vec<T>, Problem> {
         let Value::List(values) = self.required(name)? else { return Err(self.problem(name, "is not a list")) };
         if values.is_empty() || values.len() > most {
             return Err(self.problem(name, format!("has not 1 to {most} elements")));
         }
-        values.into_iter().enumerate().map(|(place, value)| each(self, value, format!("{name}[{place}]"))).collect()
+        values.into_iter().enumerate().map(|(place, value)| each(self, value, &format!("{name}[{place}]"))).collect()
     }
 
     /// The object inside `value`, whose errors are named after where it stands.
-    pub(crate) fn within(&self, value: Value, name: String) -> Result<Self, Problem> {
+    pub(crate) fn within(&self, value: Value<'a>, name: &str) -> Result<Self, Problem> {
         match value {
-            Value::Object(members) => Ok(Self { members, within: format!("{}{name}.", self.within) }),
-            _ => Err(self.problem(&name, "is not an object")),
+            Value::Object(members) => Ok(Self { members: members.into(), within: format!("{}{name}.", self.within) }),
+            _ => Err(self.problem(name, "is not an object")),
         }
     }
 
     /// Says that every name was read: anything left over is unknown.
     pub(crate) fn finish(self) -> Result<(), Problem> {
-        match self.members.first() {
+        match self.members.front() {
             None => Ok(()),
             Some((name, _)) => Err(self.problem(&shown(name), "is not a known name")),
         }
@@ -163,9 +166,21 @@ fn shown(text: &str) -> String {
     shown
 }
 
-impl<'de> Deserialize<'de> for Value {
+impl<'de> Deserialize<'de> for Value<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Strict)
+    }
+}
+
+/// A name, borrowed where it has no escapes.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match deserializer.deserialize_str(Strict)? {
+            Value::Text(name) => Ok(Self(name)),
+            _ => Err(de::Error::custom("a name is text")),
+        }
     }
 }
 
@@ -173,32 +188,32 @@ impl<'de> Deserialize<'de> for Value {
 struct Strict;
 
 impl<'de> Visitor<'de> for Strict {
-    type Value = Value;
+    type Value = Value<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("text, an integer from 0 to 2^53-1, true or false, a list or an object")
     }
 
-    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Value, E> {
+    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Value<'de>, E> {
         Ok(Value::Flag(flag))
     }
 
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Value, E> {
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Value<'de>, E> {
         if number > INTEGER_MAX {
             return Err(E::custom("integer over 2^53-1"));
         }
         Ok(Value::Number(number))
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::Text(text.to_owned()))
+    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Value<'de>, E> {
+        Ok(Value::Text(Cow::Borrowed(text)))
     }
 
-    fn visit_string<E: de::Error>(self, text: String) -> Result<Value, E> {
-        Ok(Value::Text(text))
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value<'de>, E> {
+        Ok(Value::Text(Cow::Owned(text.to_owned())))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Value<'de>, A::Error> {
         let mut list = Vec::new();
         while let Some(value) = sequence.next_element()? {
             list.push(value);
@@ -206,9 +221,9 @@ impl<'de> Visitor<'de> for Strict {
         Ok(Value::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut members: Vec<(String, Value)> = Vec::new();
-        while let Some(name) = map.next_key::<String>()? {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value<'de>, A::Error> {
+        let mut members: Vec<(Cow<'de, str>, Value<'de>)> = Vec::with_capacity(MEMBERS_USUAL);
+        while let Some(Name(name)) = map.next_key()? {
             if members.len() == MEMBERS_MAX {
                 return Err(de::Error::custom("too many names"));
             }
@@ -223,6 +238,8 @@ impl<'de> Visitor<'de> for Strict {
 
 /// No object here has more than 30 names; the limit keeps the search for duplicates short on bytes that are hostile.
 const MEMBERS_MAX: usize = 64;
+/// Room that most statements do without growing.
+const MEMBERS_USUAL: usize = 32;
 
 #[cfg(test)]
 mod tests {

@@ -148,7 +148,7 @@ impl Evidence {
     }
 }
 
-fn members(object: &mut Object) -> Result<Evidence, Problem> {
+fn members(object: &mut Object<'_>) -> Result<Evidence, Problem> {
     let evidence = Evidence {
         jti: field::own_id(object, "jti")?,
         iss: field::institution(object, "iss")?,

@@ -85,7 +85,7 @@ impl Serialize for KeyRecord {
     }
 }
 
-fn members(object: &mut Object) -> Result<KeyRecord, Problem> {
+fn members(object: &mut Object<'_>) -> Result<KeyRecord, Problem> {
     let record = KeyRecord {
         iss: field::institution(object, "iss")?,
         seq: object.number("seq")?,
@@ -113,15 +113,15 @@ fn members(object: &mut Object) -> Result<KeyRecord, Problem> {
     Ok(record)
 }
 
-fn certificate(object: &Object, value: Value, name: String) -> Result<Bytes, Problem> {
-    let Value::Text(text) = value else { return Err(object.problem(&name, "is not a string")) };
+fn certificate(object: &Object<'_>, value: Value<'_>, name: &str) -> Result<Bytes, Problem> {
+    let Value::Text(text) = value else { return Err(object.problem(name, "is not a string")) };
     match strict::decode(&text) {
         Some(der) if (1..=CERTIFICATE_MAX).contains(&der.len()) => Ok(der.into()),
-        _ => Err(object.problem(&name, "is not base64url of a certificate of at most 4 KiB")),
+        _ => Err(object.problem(name, "is not base64url of a certificate of at most 4 KiB")),
     }
 }
 
-fn encryption_key(object: &mut Object) -> Result<PublicKey, Problem> {
+fn encryption_key(object: &mut Object<'_>) -> Result<PublicKey, Problem> {
     let mut enc = object.object("enc")?;
     let kid = field::key_id(&mut enc, "kid")?;
     let suite: Suite = field::spelled(&mut enc, "suite", "a suite of FORMATS.md §3")?;

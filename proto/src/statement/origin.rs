@@ -240,7 +240,7 @@ impl Origin {
     }
 }
 
-fn members(object: &mut Object) -> Result<Origin, Problem> {
+fn members(object: &mut Object<'_>) -> Result<Origin, Problem> {
     Ok(Origin {
         jti: field::message_id(object, "jti")?,
         cid: field::conversation_id(object, "cid")?,
@@ -271,7 +271,7 @@ fn members(object: &mut Object) -> Result<Origin, Problem> {
     })
 }
 
-fn content(object: &mut Object) -> Result<Content, Problem> {
+fn content(object: &mut Object<'_>) -> Result<Content, Problem> {
     let mut ct = object.object("ct")?;
     let content = Content {
         suite: field::spelled(&mut ct, "suite", "a suite of FORMATS.md §3")?,

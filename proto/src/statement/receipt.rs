@@ -70,7 +70,7 @@ impl Receipt {
     }
 }
 
-fn members(object: &mut Object) -> Result<Receipt, Problem> {
+fn members(object: &mut Object<'_>) -> Result<Receipt, Problem> {
     let receipt = Receipt {
         jti: field::own_id(object, "jti")?,
         iss: field::institution(object, "iss")?,

@@ -33,7 +33,7 @@ fn fullest(kind: &str) -> String {
 }
 
 /// Writes a value again, in its own order; `edit` gives for a member's path the text that stands there instead of `"name":value`.
-fn render(value: &Value, at: &str, edit: &dyn Fn(&str) -> Option<String>) -> String {
+fn render(value: &Value<'_>, at: &str, edit: &dyn Fn(&str) -> Option<String>) -> String {
     match value {
         Value::Text(text) => serde_json::to_string(text).unwrap(),
         Value::Number(number) => number.to_string(),
@@ -43,8 +43,8 @@ fn render(value: &Value, at: &str, edit: &dyn Fn(&str) -> Option<String>) -> Str
             format!("[{}]", elements.collect::<Vec<_>>().join(","))
         }
         Value::Object(members) => {
-            let member = |(name, value): &(String, Value)| {
-                let at = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+            let member = |(name, value): &(std::borrow::Cow<'_, str>, Value<'_>)| {
+                let at = if at.is_empty() { name.to_string() } else { format!("{at}.{name}") };
                 edit(&at).unwrap_or_else(|| format!("\"{name}\":{}", render(value, &at, edit)))
             };
             let members = members.iter().map(member).filter(|text| !text.is_empty());
@@ -53,7 +53,7 @@ fn render(value: &Value, at: &str, edit: &dyn Fn(&str) -> Option<String>) -> Str
     }
 }
 
-fn value(json: &str) -> Value {
+fn value(json: &str) -> Value<'_> {
     serde_json::from_str(json).unwrap()
 }
 
@@ -71,11 +71,11 @@ fn without(json: &str, path: &str) -> String {
 }
 
 /// The paths of all members of all objects, and their values.
-fn paths(value: &Value, at: &str, found: &mut Vec<(String, Value)>) {
+fn paths<'a>(value: &Value<'a>, at: &str, found: &mut Vec<(String, Value<'a>)>) {
     match value {
         Value::Object(members) => {
             for (name, value) in members {
-                let at = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+                let at = if at.is_empty() { name.to_string() } else { format!("{at}.{name}") };
                 found.push((at.clone(), value.clone()));
                 paths(value, &at, found);
             }
