@@ -64,8 +64,9 @@ impl Lanes {
         lane
     }
 
-    /// Takes note of what a durable group brought about, and wakes who waits for it.
-    pub(crate) fn publish(&self, effects: &Effects) {
+    /// Takes note of what a durable group brought about. Whoever waits for it is woken when [`wake`](Self::wake) is called with what it returns.
+    #[must_use]
+    pub(crate) fn publish(&self, effects: &Effects) -> Vec<Arc<Lane>> {
         for (queue, sequence) in &effects.gone {
             let lane = self.lane(queue);
             let mut state = locked(&lane.state);
@@ -89,9 +90,12 @@ impl Lanes {
                 locked(&lane.state).put_off += 1;
             }
         }
-        for (_, lane) in woken {
-            lane.notify.notify_waiters();
-        }
+        woken.into_iter().map(|(_, lane)| lane).collect()
+    }
+
+    /// Wakes who waits for something in these queues.
+    pub(crate) fn wake(lanes: &[Arc<Lane>]) {
+        lanes.iter().for_each(|lane| lane.notify.notify_waiters());
     }
 
     /// Everyone who waits for anything looks again.

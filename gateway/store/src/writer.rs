@@ -7,6 +7,8 @@
 //! It owns its channel and has one step, so that it runs on a thread of its own ([`Writer::run`]; a second one applies and erases, a third
 //! keeps the outbox's map in order, a fourth packs), as a task of a simulation, or step by step by hand.
 
+mod sign;
+
 use std::{
     io,
     sync::{Arc, PoisonError, atomic::Ordering},
@@ -16,17 +18,15 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tramite_proto::pb::{
-    journal::v1::{Fact, fact::Kind},
-    statement::v1::Statement,
-};
+use tramite_proto::pb::journal::v1::{Fact, fact::Kind};
 
 use crate::{
-    change::{Change, Done, Notary, Rejected, Slot},
+    change::{Change, Done, Notary, Rejected},
     error::{MapError, Poisoned, ReadError},
     growth, home,
     journal::{AppendError, JournalWriter},
     judge::{Answer, Group, NewFact, Verdict},
+    lanes::{Lane, Lanes},
     overlay::Overlay,
     project::{Draft, Effects, Facts as _},
     recent::Recent,
@@ -39,8 +39,6 @@ pub(crate) const GROUP_CHANGES_MAX: usize = 512;
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
 /// What a change takes beyond what it weighs: the group's frame, a proof, its share of a batch.
 const CHANGE_BYTES: usize = 512;
-/// Statements under one signature (FORMATS.md §1).
-const SIGNED_AT_ONCE_MAX: usize = tramite_proto::batch::BATCH_MAX;
 /// Calls that wait for the writer, and as many that are patient; more wait at their sender.
 pub(crate) const COMMANDS_MAX: usize = 1024;
 
@@ -64,6 +62,15 @@ pub(crate) enum Command {
 struct Call {
     verdicts: Vec<Verdict>,
     reply: oneshot::Sender<Answers>,
+}
+
+/// A group that is on the disk.
+struct Durable {
+    /// Its first sequence.
+    first: u64,
+    written: Vec<Arc<Fact>>,
+    /// Where something became ready.
+    ready: Vec<Arc<Lane>>,
 }
 
 /// The thread of a writer.
@@ -311,31 +318,33 @@ impl Writer {
         let Group { draft, facts, .. } = group;
         let Draft { upper, effects, .. } = draft;
         match self.make_durable(now_ms, facts, upper, &effects) {
-            Ok((first, written)) => {
+            Ok(Durable { first, written, ready }) => {
                 for call in calls {
                     let answer = |verdict| answer(&shared, first, &written, verdict);
                     // A caller that is gone asks again.
                     drop(call.reply.send(call.verdicts.into_iter().map(answer).collect()));
                 }
+                // After the answers: who sent a message waits for less than who receives it.
+                Lanes::wake(&ready);
             }
             Err(rejected) => refuse_calls(calls, &rejected),
         }
     }
 
-    /// Signs, appends, syncs, and publishes a group. Returns its first sequence and its facts.
+    /// Signs, appends, syncs, and publishes a group.
     fn make_durable(
         &mut self,
         now_ms: i64,
         mut facts: Vec<NewFact>,
         rows: Overlay,
         effects: &Effects,
-    ) -> Result<(u64, Vec<Arc<Fact>>), Rejected> {
+    ) -> Result<Durable, Rejected> {
         let shared = Arc::clone(&self.shared);
         let first = self.journal.next_sequence();
         if facts.is_empty() {
-            return Ok((first, Vec::new()));
+            return Ok(Durable { first, written: Vec::new(), ready: Vec::new() });
         }
-        sign(self.notary.as_ref(), now_ms, &mut facts).map_err(Rejected::NotSigned)?;
+        sign::sign(self.notary.as_ref(), now_ms, &mut facts).map_err(Rejected::NotSigned)?;
         let crcs: Vec<u32> = facts.iter().map(|new| new.crc).collect();
         let (mut facts, contents): (Vec<Fact>, Vec<Bytes>) =
             facts.into_iter().map(|new| (new.fact, new.content)).unzip();
@@ -363,8 +372,8 @@ impl Writer {
         // Before the rows: whoever applies these erases those first.
         shared.finals.lock().unwrap_or_else(PoisonError::into_inner).extend(&effects.finals);
         shared.outbox.publish(rows, self.journal.next_sequence());
-        shared.lanes.publish(effects);
-        Ok((first, written))
+        let ready = shared.lanes.publish(effects);
+        Ok(Durable { first, written, ready })
     }
 }
 
@@ -435,41 +444,6 @@ fn refuse_calls(calls: Vec<Call>, rejected: &Rejected) {
             Verdict::New(..) | Verdict::RepeatsNew(_) | Verdict::Repeats(_) => Err(rejected.clone()),
         });
         drop(call.reply.send(answers.collect()));
-    }
-}
-
-/// Signs what the facts of a group have to sign, up to 64 at once, and puts each statement into its place.
-fn sign(notary: &dyn Notary, now_ms: i64, facts: &mut [NewFact]) -> Result<(), String> {
-    let mut places = Vec::new();
-    let mut jsons: Vec<Bytes> = Vec::new();
-    for (i, new) in facts.iter_mut().enumerate() {
-        for (slot, json) in std::mem::take(&mut new.sign) {
-            places.push((i, slot));
-            jsons.push(json);
-        }
-    }
-    for (jsons, places) in jsons.chunks(SIGNED_AT_ONCE_MAX).zip(places.chunks(SIGNED_AT_ONCE_MAX)) {
-        let statements = notary.sign(now_ms, jsons)?;
-        if statements.len() != jsons.len() {
-            return Err(format!("{} statements for {}", statements.len(), jsons.len()));
-        }
-        for (statement, (i, slot)) in statements.into_iter().zip(places) {
-            let fact = facts.get_mut(*i).and_then(|new| new.fact.kind.as_mut());
-            *place(fact, *slot).ok_or_else(|| format!("this fact has no {slot:?}"))? = Some(statement);
-        }
-    }
-    Ok(())
-}
-
-fn place(kind: Option<&mut Kind>, slot: Slot) -> Option<&mut Option<Statement>> {
-    match (kind?, slot) {
-        (Kind::Accepted(fact), Slot::Statement) => Some(&mut fact.statement),
-        (Kind::Accepted(fact), Slot::Evidence) => Some(&mut fact.evidence),
-        (Kind::Accepted(fact), Slot::Receipt) => Some(&mut fact.receipt),
-        (Kind::Settled(fact), Slot::Evidence) => Some(&mut fact.evidence),
-        (Kind::Settled(fact), Slot::Receipt) => Some(&mut fact.receipt),
-        (Kind::CaseExpired(fact), Slot::Evidence) => Some(&mut fact.evidence),
-        _ => None,
     }
 }
 

@@ -29,7 +29,7 @@ mod sync {
 mod tried;
 
 fn ready(lanes: &Lanes, sequence: u64) {
-    lanes.publish(&Effects { ready: vec![("q".into(), 0, sequence)], ..Effects::default() });
+    Lanes::wake(&lanes.publish(&Effects { ready: vec![("q".into(), 0, sequence)], ..Effects::default() }));
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn what_is_put_off_behind_a_look_that_found_nothing_is_looked_for_again() {
     let lanes = Lanes::new(0);
     let lane = lanes.lane("q");
     let then = lane.put_off().expect("what was put off before the store was opened is not known");
-    lanes.publish(&Effects { ready: vec![("q".into(), 5_000, 7)], ..Effects::default() });
+    Lanes::wake(&lanes.publish(&Effects { ready: vec![("q".into(), 5_000, 7)], ..Effects::default() }));
     lane.none_put_off(then);
     let again = lane.put_off().expect("it came behind the look");
     lane.none_put_off(again);
@@ -143,13 +143,13 @@ impl Queue {
     fn publish(&self, sequence: u64) {
         let effects = Effects { ready: vec![("q".into(), 0, sequence)], ..Effects::default() };
         if self.fault == Fault::WakesFirst {
-            self.lanes.publish(&effects);
+            tried::Lanes::wake(&self.lanes.publish(&effects));
             // Long enough for everybody to look, and to wait again.
             (0..STANDSTILL).for_each(|_| thread::yield_now());
         }
         self.rows.lock().unwrap().insert(sequence);
         if self.fault != Fault::WakesFirst {
-            self.lanes.publish(&effects);
+            tried::Lanes::wake(&self.lanes.publish(&effects));
         }
     }
 
@@ -215,7 +215,9 @@ impl Queue {
                 continue;
             }
             self.rows.lock().unwrap().remove(&sequence);
-            self.lanes.publish(&Effects { gone: vec![("q".into(), sequence)], ..Effects::default() });
+            tried::Lanes::wake(
+                &self.lanes.publish(&Effects { gone: vec![("q".into(), sequence)], ..Effects::default() }),
+            );
             assert!(self.settled.lock().unwrap().insert(sequence), "{sequence} was settled twice");
         }
         self.lanes.wake_all();
