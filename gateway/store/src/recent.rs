@@ -4,7 +4,7 @@
 //! final drops its content. Invariant: what is in here is durable and the same as in the journal; at the limit the oldest go.
 
 use std::{
-    collections::BTreeMap,
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -15,6 +15,8 @@ use crate::journal::Place;
 
 /// Added to each fact's own bytes for what holds them.
 const OVERHEAD_BYTES: usize = 512;
+/// What the place of a fact takes that is not kept.
+const PLACE_BYTES: usize = size_of::<Option<(Recent, usize)>>();
 
 /// A fact, its content, and where that stands.
 #[derive(Debug, Clone)]
@@ -26,9 +28,34 @@ pub(crate) struct Recent {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// Each with its bytes, as far as they count.
-    by_sequence: BTreeMap<u64, (Recent, usize)>,
+    /// One for each sequence from `first` on, with its bytes, as far as they count; none: not kept.
+    places: VecDeque<Option<(Recent, usize)>>,
+    first: u64,
     bytes: usize,
+}
+
+impl Kept {
+    fn place(&self, sequence: u64) -> Option<usize> {
+        sequence.checked_sub(self.first).and_then(|place| usize::try_from(place).ok())
+    }
+
+    fn push(&mut self, sequence: u64, recent: Recent, bytes: usize) {
+        if self.places.is_empty() {
+            self.first = sequence;
+        }
+        // Sequences rise one by one, and some are not kept.
+        let Some(place) = self.place(sequence).filter(|place| *place >= self.places.len()) else { return };
+        self.bytes += bytes + (place - self.places.len()) * PLACE_BYTES;
+        self.places.resize_with(place, || None);
+        self.places.push_back(Some((recent, bytes)));
+    }
+
+    fn pop(&mut self) -> bool {
+        let Some(oldest) = self.places.pop_front() else { return false };
+        self.first = self.first.saturating_add(1);
+        self.bytes = self.bytes.saturating_sub(oldest.map_or(PLACE_BYTES, |(_, bytes)| bytes));
+        true
+    }
 }
 
 /// The memory of recent facts.
@@ -57,23 +84,22 @@ impl RecentFacts {
         let mut kept = self.locked();
         for (sequence, recent) in recents {
             let bytes = size(&recent);
-            kept.bytes += bytes;
-            kept.by_sequence.insert(sequence, (recent, bytes));
+            kept.push(sequence, recent, bytes);
         }
-        while kept.bytes > self.bytes_max {
-            let Some((_, (_, bytes))) = kept.by_sequence.pop_first() else { break };
-            kept.bytes = kept.bytes.saturating_sub(bytes);
-        }
+        while kept.bytes > self.bytes_max && kept.pop() {}
     }
 
     pub(crate) fn get(&self, sequence: u64) -> Option<Recent> {
-        self.locked().by_sequence.get(&sequence).map(|(recent, _)| recent.clone())
+        let kept = self.locked();
+        let (recent, _) = kept.places.get(kept.place(sequence)?)?.as_ref()?;
+        Some(recent.clone())
     }
 
     /// Lets the content of a final one go; its fact may be asked for by a repeat or a notice.
     pub(crate) fn drop_content(&self, sequence: u64) {
         let mut kept = self.locked();
-        let Some((there, bytes)) = kept.by_sequence.get_mut(&sequence) else { return };
+        let Some(place) = kept.place(sequence) else { return };
+        let Some(Some((there, bytes))) = kept.places.get_mut(place) else { return };
         let gone = std::mem::take(&mut there.content).len();
         there.place = None;
         *bytes = bytes.saturating_sub(gone);

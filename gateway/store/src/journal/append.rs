@@ -25,8 +25,8 @@ use crate::{
 
 /// What small groups will be written into is made ready so far ahead: some hundred of them.
 const READY_BYTES: u64 = 1024 * 1024;
-/// A larger group takes longer to write than the file's own records do.
-const READY_GROUP_MAX: u64 = 64 * 1024;
+/// Beside a larger group the file's own records weigh little, and to write its blocks twice costs more than they do.
+const READY_GROUP_MAX: u64 = 16 * 1024;
 
 /// Appends groups. One in a process.
 #[derive(Debug)]
