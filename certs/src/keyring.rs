@@ -43,7 +43,7 @@ pub struct Verified {
     /// Who signed it.
     pub signer: Arc<KeyEntry>,
     /// The batch it came in.
-    pub header: Header,
+    pub header: Arc<Header>,
 }
 
 /// How much of today a record is held to.
@@ -235,8 +235,8 @@ impl Keyring {
     ) -> Result<Verified, Refused> {
         let cached = self.cached(statement);
         let header = match &cached {
-            Some(header) => header.clone(),
-            None => batch::parse(&statement.jws)?,
+            Some(header) => Arc::clone(header),
+            None => Arc::new(batch::parse(&statement.jws)?),
         };
         let said = Statement::parse(&statement.json)?;
         let role = if said.kind() == Kind::Evidence { Role::Gateway } else { Role::Institution };
@@ -253,12 +253,12 @@ impl Keyring {
         check_expected(said.issuer(), expected_iss.map(AsRef::as_ref))?;
         if cached.is_none() {
             let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-            cache.insert(Digest::of(statement.jws.as_bytes()), header.clone());
+            cache.insert(Digest::of(statement.jws.as_bytes()), Arc::clone(&header));
         }
         Ok(Verified { statement: said, identity: identity(&statement.json), signer, header })
     }
 
-    fn cached(&self, statement: &Proof) -> Option<Header> {
+    fn cached(&self, statement: &Proof) -> Option<Arc<Header>> {
         // What is longer is no JWS: nothing is gained by hashing it.
         if statement.jws.len() > tramite_proto::jws::JWS_MAX {
             return None;

@@ -1,6 +1,8 @@
 //! Third verb: make it durable. Only a [`Permit`] can be accepted, and only what comes back from here (after the journal's
 //! `fdatasync`) can become an answer: an [`Acceptance`] has no other maker. It never looks at content: bytes go to the disk as they came.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tramite_proto::{
     ids::Digest,
@@ -141,6 +143,7 @@ fn change(hub: &Hub, permit: Permit) -> Change {
         case_id: origin.case.as_bytes().to_vec().into(),
         ..Accepted::default()
     };
+    hub.origins.keep(identity, Arc::new(origin));
     Change::Accept {
         fact: Box::new(fact),
         content: submission.ciphertext,

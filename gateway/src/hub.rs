@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tramite_certs::keyring::Keyring;
 use tramite_proto::{
     clock::Clock,
+    ids::Digest,
     pb::journal::v1::Fact,
     reason::{Reason, Refused},
     statement::Origin,
@@ -15,8 +16,8 @@ use tramite_proto::{
 use tramite_store::{ReadError, Rejected, Store, accepted};
 
 use crate::{
-    config::Config, holds::Holds, metrics::Metrics, parts::Parts, policy::Policy, presence::Presence, prove::Prover,
-    waiting::Waiting,
+    config::Config, holds::Holds, metrics::Metrics, origins::Origins, parts::Parts, policy::Policy, presence::Presence,
+    prove::Prover, waiting::Waiting,
 };
 
 /// See the module.
@@ -42,6 +43,8 @@ pub struct Hub {
     pub holds: Holds,
     /// Which stored parts belong to whom.
     pub parts: Parts,
+    /// Origins of what was permitted lately.
+    pub origins: Origins,
     /// How much of each issuer waits here.
     pub waiting: Waiting,
     /// Cancelled when the gateway stops.
@@ -54,7 +57,7 @@ pub struct Hub {
 #[derive(Debug)]
 pub struct Consigned {
     /// What its sender said.
-    pub origin: Origin,
+    pub origin: Arc<Origin>,
     /// The fact.
     pub fact: Arc<Fact>,
 }
@@ -67,7 +70,7 @@ impl Consigned {
         let statement = accepted.statement.as_ref()?;
         // It was parsed before it was accepted; that it does not parse now means that the disk is not ours any more.
         let origin = Origin::parse(&statement.json).ok()?;
-        Some(Self { origin, fact: Arc::clone(fact) })
+        Some(Self { origin: Arc::new(origin), fact: Arc::clone(fact) })
     }
 
     /// The exact bytes of the origin.
@@ -135,6 +138,10 @@ impl Hub {
             Err(ReadError::NoFact(_)) => return Err(unknown()),
             Err(error) => return Err(self.read_failed(&error)),
         };
-        Consigned::of(&fact).ok_or_else(unknown)
+        let identity = accepted(&fact).and_then(|accepted| Digest::from_bytes(&accepted.digest).ok());
+        match identity.and_then(|identity| self.origins.take(&identity)) {
+            Some(origin) => Ok(Consigned { origin, fact }),
+            None => Consigned::of(&fact).ok_or_else(unknown),
+        }
     }
 }

@@ -20,6 +20,7 @@ pub mod identify;
 pub mod limits;
 pub mod metrics;
 pub mod operations;
+pub mod origins;
 pub mod pace;
 mod page;
 pub mod parts;

@@ -30,11 +30,11 @@ enum Asked {
     /// Nothing: it is so already.
     Nothing,
     /// A receipt over a message, and what to do if it is found to be final when the writer looks.
-    Receipt { consigned: Box<Consigned>, receipt: Box<Receipt>, statement: Box<Statement>, change: Box<Change> },
+    Receipt { consigned: Box<Consigned>, receipt: Box<Receipt>, statement: Box<Statement>, change: Option<Change> },
     /// A notice is safe with its recipient.
-    Notice { change: Box<Change> },
+    Notice { change: Option<Change> },
     /// Not now.
-    Later { reason: String, change: Box<Change> },
+    Later { reason: String, change: Option<Change> },
 }
 
 /// Settles what `member` says; one answer for each settlement, in order, durable. `attempts` are the deliveries on their way to it on
@@ -51,8 +51,8 @@ pub async fn settle(
         let delivery_id = settlement.delivery_id;
         asked.push((delivery_id, ask(hub, member, jws, settlement, attempts)));
     }
-    let changes =
-        asked.iter().filter_map(|(_, asked)| asked.as_ref().ok().and_then(Asked::change).cloned()).collect::<Vec<_>>();
+    let changes: Vec<_> =
+        asked.iter_mut().filter_map(|(_, asked)| asked.as_mut().ok().and_then(Asked::take_change)).collect();
     fail::fail_point!("settle.received");
     // Nobody waits for the end of a notice, and a kill before it only shows it once more.
     let patient = asked.iter().all(|(_, asked)| matches!(asked, Ok(Asked::Nothing | Asked::Notice { .. }) | Err(_)));
@@ -83,10 +83,11 @@ pub async fn settle(
 }
 
 impl Asked {
-    fn change(&self) -> Option<&Change> {
+    /// What the store is to be asked, once.
+    fn take_change(&mut self) -> Option<Change> {
         match self {
             Self::Nothing => None,
-            Self::Receipt { change, .. } | Self::Notice { change } | Self::Later { change, .. } => Some(change),
+            Self::Receipt { change, .. } | Self::Notice { change } | Self::Later { change, .. } => change.take(),
         }
     }
 }
@@ -136,7 +137,7 @@ fn receipt(
         MessageState::Final(_) => true,
         MessageState::Waiting | MessageState::Leased | MessageState::DeadLettered => false,
     };
-    let change = Box::new(settlement_of(hub, delivery_id, &consigned, &receipt, &statement, late));
+    let change = Some(settlement_of(hub, delivery_id, &consigned, &receipt, &statement, late));
     Ok(Asked::Receipt { consigned: Box::new(consigned), receipt, statement: Box::new(statement), change })
 }
 
@@ -197,7 +198,7 @@ fn notice(hub: &Hub, member: &Member, delivery_id: u64) -> Result<Asked, Refused
         queue: member.as_str().to_owned(),
         ..Settled::default()
     };
-    Ok(Asked::Notice { change: Box::new(Change::Settle { fact: Box::new(fact), sign: Vec::new(), mover: None }) })
+    Ok(Asked::Notice { change: Some(Change::Settle { fact: Box::new(fact), sign: Vec::new(), mover: None }) })
 }
 
 /// The queues in which a fact waits as a notice.
@@ -219,7 +220,7 @@ fn retry_later(hub: &Hub, member: &Member, sequence: u64, later: &RetryLater, at
         false => Again::Later { at_least_ms: later.delay_ms },
     };
     let failure = Failure { sequence, attempt, reason: reason.clone(), detail: later.detail.clone(), again };
-    Asked::Later { reason, change: Box::new(retry::change(hub, member.as_str(), failure)) }
+    Asked::Later { reason, change: Some(retry::change(hub, member.as_str(), failure)) }
 }
 
 /// Whether a peer's word can stand where reasons stand: it becomes a label of a counter or stands in a log line, so it must be one that we

@@ -193,17 +193,27 @@ impl Framer {
 
     /// Puts one statement in.
     pub fn frame(&mut self, statement: &Statement) -> FramedStatement {
-        let next = u32::try_from(self.jws.len()).unwrap_or(u32::MAX);
-        let jws_index = *self.places.entry(statement.jws.clone()).or_insert_with(|| {
-            self.jws.push(statement.jws.clone());
-            next
-        });
         FramedStatement {
             json: statement.json.clone(),
-            jws_index,
+            jws_index: self.place(&statement.jws),
             index: statement.index,
             path: statement.path.clone(),
         }
+    }
+
+    /// Where a batch stands; it is put in when it is new.
+    fn place(&mut self, jws: &str) -> u32 {
+        let next = u32::try_from(self.jws.len()).unwrap_or(u32::MAX);
+        // Most come in the order in which they were signed.
+        if self.jws.last().is_some_and(|last| last == jws) {
+            return next.saturating_sub(1);
+        }
+        if let Some(place) = self.places.get(jws) {
+            return *place;
+        }
+        self.places.insert(jws.to_owned(), next);
+        self.jws.push(jws.to_owned());
+        next
     }
 
     /// How many batches the frame has so far.

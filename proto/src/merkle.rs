@@ -9,12 +9,19 @@ pub type Hash = [u8; 32];
 
 /// The hash of a leaf: `SHA-256(0x00 || data)` (RFC 6962 §2.1).
 pub fn leaf(data: &[u8]) -> Hash {
-    sha256(&[&[0x00], data])
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(&[0x00]);
+    context.update(data);
+    hash(context.finish())
 }
 
 /// The hash of an inner node: `SHA-256(0x01 || left || right)`.
 pub fn node(left: &Hash, right: &Hash) -> Hash {
-    sha256(&[&[0x01], left, right])
+    let mut pair = [0x01; 65];
+    let (first, second) = pair[1..].split_at_mut(32);
+    first.copy_from_slice(left);
+    second.copy_from_slice(right);
+    hash(digest::digest(&digest::SHA256, &pair))
 }
 
 /// The root over `leaves`; over none it is the SHA-256 of nothing, as RFC 6962 has it.
@@ -60,7 +67,11 @@ impl Tree {
 
     /// The root.
     pub fn root(&self) -> Hash {
-        self.levels.last().and_then(|top| top.first()).copied().unwrap_or_else(|| sha256(&[]))
+        self.levels
+            .last()
+            .and_then(|top| top.first())
+            .copied()
+            .unwrap_or_else(|| hash(digest::digest(&digest::SHA256, &[])))
     }
 
     /// The inclusion path of the leaf at `index`, its sibling first. Empty when there is no such leaf.
@@ -124,11 +135,9 @@ fn climb(index: u64, n: u64, mut sibling: impl FnMut(Side)) -> Option<()> {
     Some(())
 }
 
-fn sha256(pieces: &[&[u8]]) -> Hash {
-    let mut context = digest::Context::new(&digest::SHA256);
-    pieces.iter().for_each(|piece| context.update(piece));
+fn hash(digest: digest::Digest) -> Hash {
     let mut hash = [0; 32];
-    hash.copy_from_slice(context.finish().as_ref());
+    hash.copy_from_slice(digest.as_ref());
     hash
 }
 
@@ -145,7 +154,7 @@ mod tests {
     /// RFC 6962 §2.1 as it is written: split at the largest power of two below n.
     fn root_by_the_book(leaves: &[Hash]) -> Hash {
         match leaves {
-            [] => sha256(&[]),
+            [] => hash(digest::digest(&digest::SHA256, &[])),
             [one] => *one,
             _ => {
                 let split = leaves.len().next_power_of_two() / 2;

@@ -114,6 +114,7 @@ pub(super) async fn one(
         return Err(refused.to_status());
     };
     let submission = Submission { origin, enc: message.enc, ciphertext: message.ciphertext, traceparent };
+    count(hub, member, 1);
     let (checked, permitted) = check(hub, member, submission);
     let answer = match permitted {
         Some(permitted) => {
@@ -169,6 +170,7 @@ fn check_frame(hub: &Hub, member: &Member, frame: SubmitFrame) -> Result<Checked
     if messages.is_empty() || messages.len() > limits::FRAME_ITEMS_MAX || jws.len() > limits::FRAME_BATCHES_MAX {
         return Err(Refused::because(Reason::FrameInvalid));
     }
+    count(hub, member, messages.len());
     let began = Instant::now();
     let mut checked = Vec::with_capacity(messages.len());
     let mut permitted = Vec::with_capacity(messages.len());
@@ -187,6 +189,11 @@ fn check_frame(hub: &Hub, member: &Member, frame: SubmitFrame) -> Result<Checked
     Ok((frame_id, checked, permitted))
 }
 
+fn count(hub: &Hub, member: &Member, messages: usize) {
+    let submitted = hub.metrics.submitted.get_or_create(&metrics::institution(member.as_str())).clone();
+    submitted.inc_by(u64::try_from(messages).unwrap_or(u64::MAX));
+}
+
 fn submission(jws: &[String], message: FramedMessage) -> Result<Submission, Refused> {
     let FramedMessage { origin, enc, ciphertext, traceparent } = message;
     let origin =
@@ -196,7 +203,6 @@ fn submission(jws: &[String], message: FramedMessage) -> Result<Submission, Refu
 
 /// Permits one message, within a span that continues its sender's trace.
 fn check(hub: &Hub, member: &Member, mut submission: Submission) -> (Checked, Option<Permitted>) {
-    hub.metrics.submitted.get_or_create(&metrics::institution(member.as_str())).inc();
     let span = tracing::info_span!("accept", issuer = member.as_str(), message_id = tracing::field::Empty);
     if !trace::is_traceparent(&submission.traceparent) {
         // Not vouched for, so no reason to refuse either; but nothing else travels in its place.
