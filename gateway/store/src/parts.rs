@@ -4,6 +4,8 @@
 //! whole, synced and of the digest that was announced; it is never replaced by another; it goes when its message is final, and
 //! after 24 hours when no message ever named it.
 
+mod sum;
+
 use std::{
     collections::HashMap,
     io,
@@ -14,7 +16,6 @@ use std::{
     },
 };
 
-use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use tramite_proto::{
     ids::{Digest, MessageId},
@@ -22,6 +23,8 @@ use tramite_proto::{
     pb::journal::v1::{Accepted, Part},
 };
 
+pub(crate) use self::sum::digest;
+use self::sum::{Checked, Sum};
 use crate::{
     disk::{Access, Disk, DiskFile},
     error::ReadError,
@@ -32,8 +35,6 @@ use crate::{
 const PART_BYTES_MAX: u64 = PLAIN_MAX + (1 << 20);
 /// A part that no message names is of a sender that gave up.
 const ORPHAN_MS: u64 = 24 * 60 * 60 * 1000;
-/// Read at once where a part is hashed again.
-const HASH_BYTES: usize = 256 * 1024;
 
 /// Why a part was not taken or given.
 #[derive(Debug, thiserror::Error)]
@@ -97,8 +98,8 @@ pub(crate) enum Owner {
 pub(crate) struct Parts {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
-    /// Digests that were checked since opening.
-    checked: Mutex<HashMap<(MessageId, u32), Digest>>,
+    /// Parts that were hashed since opening.
+    checked: Mutex<HashMap<(MessageId, u32), Checked>>,
     temporary: AtomicU64,
 }
 
@@ -114,7 +115,7 @@ impl Parts {
         Self { disk, folder, checked: Mutex::default(), temporary: AtomicU64::new(0) }
     }
 
-    fn checked(&self) -> MutexGuard<'_, HashMap<(MessageId, u32), Digest>> {
+    fn checked(&self) -> MutexGuard<'_, HashMap<(MessageId, u32), Checked>> {
         self.checked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -163,8 +164,8 @@ impl Parts {
         let parts = Arc::clone(self);
         blocking(move || {
             let file = parts.disk.open(&temporary, Access::Create)?;
-            let hash = Some(Context::new(&SHA256));
-            Ok(PartWriter { parts, file, temporary: Some(temporary), id, part, length, sha256, written: 0, hash })
+            let sum = Some(Sum::new());
+            Ok(PartWriter { parts, file, temporary: Some(temporary), id, part, length, sha256, written: 0, sum })
         })
         .await
     }
@@ -189,23 +190,31 @@ impl Parts {
             }
             let file = parts.disk.open(&path, Access::Read)?;
             let check = match accepted {
-                Some(accepted) => Some(Check { hash: hash(parts.disk.as_ref(), &path, offset)?, accepted, path }),
                 None => None,
+                Some(accepted) => {
+                    let whole = parts.check(id, part)?.ok_or(PartError::Missing { part })?;
+                    if accepted.sha256 != whole.digest.as_bytes().as_slice() {
+                        return Err(damaged(&path));
+                    }
+                    let mut crc = 0;
+                    sum::read(file.as_ref(), offset, |bytes| crc = crc32c::crc32c_append(crc, bytes))?;
+                    Some(Check { crc, whole: whole.crc, path })
+                }
             };
             Ok(PartReader { file, offset, length, check, failed: false })
         })
         .await
     }
 
-    /// The digest of a part that is there; hashed again after a restart.
-    fn digest(&self, id: MessageId, part: u32) -> Result<Option<Digest>, PartError> {
-        if let Some(digest) = self.checked().get(&(id, part)) {
-            return Ok(Some(*digest));
+    /// What a part is that is there; hashed again after a restart.
+    fn check(&self, id: MessageId, part: u32) -> Result<Option<Checked>, PartError> {
+        if let Some(checked) = self.checked().get(&(id, part)) {
+            return Ok(Some(*checked));
         }
         let Some(length) = self.length(&id, part)? else { return Ok(None) };
-        let digest = digest(self.disk.as_ref(), &self.path(&id, part), length)?;
-        self.checked().insert((id, part), digest);
-        Ok(Some(digest))
+        let checked = sum::of(self.disk.as_ref(), &self.path(&id, part), length)?;
+        self.checked().insert((id, part), checked);
+        Ok(Some(checked))
     }
 
     /// The first part that a fact names and that is not there, or is another.
@@ -217,7 +226,7 @@ impl Parts {
         blocking(move || {
             for part in named {
                 let same = parts.length(&id, part.part)? == Some(part.length)
-                    && parts.digest(id, part.part)?.is_some_and(|digest| part.sha256 == digest.as_bytes().as_slice());
+                    && parts.check(id, part.part)?.is_some_and(|is| part.sha256 == is.digest.as_bytes().as_slice());
                 if !same {
                     return Ok(Some(part.part));
                 }
@@ -280,26 +289,6 @@ pub(crate) fn path(folder: &Path, id: &MessageId, part: u32) -> PathBuf {
     folder.join(format!("{id}.{part}"))
 }
 
-/// The digest of a part's file.
-pub(crate) fn digest(disk: &dyn Disk, path: &Path, length: u64) -> io::Result<Digest> {
-    Ok(finish(hash(disk, path, length)?))
-}
-
-/// The hash of so many bytes of a part's file, read in pieces.
-fn hash(disk: &dyn Disk, path: &Path, length: u64) -> io::Result<Context> {
-    let file = disk.open(path, Access::Read)?;
-    let mut hash = Context::new(&SHA256);
-    let mut at = 0;
-    while at < length {
-        let piece = usize::try_from(length - at).unwrap_or(HASH_BYTES).min(HASH_BYTES);
-        let mut bytes = vec![0; piece];
-        file.read_at(&mut bytes, at)?;
-        hash.update(&bytes);
-        at += piece as u64;
-    }
-    Ok(hash)
-}
-
 /// A part whose bytes are not those that were accepted is never given out whole.
 fn damaged(path: &Path) -> PartError {
     tracing::error!(file = %path.display(), "a part is damaged: it is not given out");
@@ -310,12 +299,6 @@ fn damaged(path: &Path) -> PartError {
 fn parse(name: &str) -> Option<(MessageId, u32)> {
     let (message, part) = name.split_once('.')?;
     Some((message.parse().ok()?, part.parse().ok()?))
-}
-
-fn finish(hash: Context) -> Digest {
-    let mut digest = [0; 32];
-    digest.copy_from_slice(hash.finish().as_ref());
-    Digest(digest)
 }
 
 /// Takes in a part. Dropped before [`finish`](Self::finish) it leaves nothing.
@@ -330,7 +313,7 @@ pub struct PartWriter {
     sha256: Digest,
     written: u64,
     /// Away only while bytes are being added.
-    hash: Option<Context>,
+    sum: Option<Sum>,
 }
 
 impl std::fmt::Debug for PartWriter {
@@ -354,15 +337,15 @@ impl PartWriter {
         if end > self.length {
             return Err(PartError::Mismatch { what: "longer than announced" });
         }
-        let mut hash = self.hash.take().ok_or_else(interrupted)?;
+        let mut sum = self.sum.take().ok_or_else(interrupted)?;
         let (file, at) = (Arc::clone(&self.file), self.written);
-        let hash = blocking(move || {
-            hash.update(&bytes);
+        let sum = blocking(move || {
+            sum.update(&bytes);
             file.write_at(&bytes, at)?;
-            Ok(hash)
+            Ok(sum)
         })
         .await?;
-        self.hash = Some(hash);
+        self.sum = Some(sum);
         self.written = end;
         Ok(())
     }
@@ -372,20 +355,21 @@ impl PartWriter {
     /// # Errors
     /// Not what was announced, or the disk. Nothing is there then.
     pub async fn finish(mut self) -> Result<(), PartError> {
-        let hash = self.hash.take().ok_or_else(interrupted)?;
+        let sum = self.sum.take().ok_or_else(interrupted)?;
         if self.written != self.length {
             return Err(PartError::Mismatch { what: "shorter than announced" });
         }
-        if finish(hash) != self.sha256 {
+        let checked = sum.finish();
+        if checked.digest != self.sha256 {
             return Err(PartError::Mismatch { what: "its digest is another" });
         }
-        blocking(move || self.put_in_place()).await
+        blocking(move || self.put_in_place(checked)).await
     }
 
-    fn put_in_place(&mut self) -> Result<(), PartError> {
-        match self.parts.digest(self.id, self.part)? {
+    fn put_in_place(&mut self, checked: Checked) -> Result<(), PartError> {
+        match self.parts.check(self.id, self.part)? {
             // Whoever put it there may have been stopped before its name was durable.
-            Some(there) if there == self.sha256 => return Ok(self.parts.sync_names()?),
+            Some(there) if there.digest == self.sha256 => return Ok(self.parts.sync_names()?),
             Some(_) => return Err(PartError::Mismatch { what: "another part of that number is there" }),
             None => {}
         }
@@ -395,7 +379,7 @@ impl PartWriter {
         self.parts.disk.rename(temporary, &path)?;
         self.temporary = None;
         self.parts.sync_names()?;
-        self.parts.checked().insert((self.id, self.part), self.sha256);
+        self.parts.checked().insert((self.id, self.part), checked);
         Ok(())
     }
 }
@@ -415,15 +399,17 @@ pub struct PartReader {
     file: Arc<dyn DiskFile>,
     offset: u64,
     length: u64,
-    /// None: no message named it, or its hash is away while bytes are read.
+    /// None: no message named it, or it is away while bytes are read.
     check: Option<Check>,
     failed: bool,
 }
 
 /// What a part is held against while it is given out.
 struct Check {
-    hash: Context,
-    accepted: Part,
+    /// Of the bytes so far.
+    crc: u32,
+    /// Of all, as they were when their digest was the one that was accepted.
+    whole: u32,
     path: PathBuf,
 }
 
@@ -461,8 +447,8 @@ impl PartReader {
         let (bytes, check) = blocking(move || {
             file.read_at(&mut bytes, at)?;
             let Some(mut check) = check else { return Ok((bytes, None)) };
-            check.hash.update(&bytes);
-            if is_last && check.accepted.sha256 != finish(check.hash.clone()).as_bytes().as_slice() {
+            check.crc = crc32c::crc32c_append(check.crc, &bytes);
+            if is_last && check.crc != check.whole {
                 return Err(damaged(&check.path));
             }
             Ok((bytes, Some(check)))

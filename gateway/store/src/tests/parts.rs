@@ -157,3 +157,30 @@ fn parts_found_at_opening_are_durable_before_anyone_is_told_of_them() {
     drop(running);
     assert_eq!(lab.open().store.part_len(&message_id(1), 0).unwrap(), Some(6));
 }
+
+#[tokio::test]
+async fn a_part_damaged_since_it_was_put_is_never_given_out_whole() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    let sealed = vec![5; 3_500];
+    put(&running.store, 1, 0, &sealed).await.unwrap();
+    ask(&mut running, message(1, "inps").with(|fact| fact.parts = vec![named(0, &sealed)]).change()).await.unwrap();
+    let path = lab.path("parts").join(format!("{}.0", message_id(1)));
+    lab.disk.open(&path, Access::Write).unwrap().write_at(&[4], 700).unwrap();
+    // From behind the damage, too: what came before belongs to it.
+    for offset in [0, 1_000] {
+        let mut reader = running.store.part_reader(&message_id(1), 0, offset).await.unwrap();
+        let mut given = offset;
+        let error = loop {
+            match reader.next(500).await {
+                Ok(bytes) => given += bytes.len() as u64,
+                Err(error) => break error,
+            }
+        };
+        assert!(given < 3_500, "all of it was given out");
+        assert!(matches!(error, PartError::Mismatch { .. }), "{error}");
+    }
+    drop(running);
+    let running = lab.open();
+    assert!(matches!(running.store.part_reader(&message_id(1), 0, 0).await, Err(PartError::Mismatch { .. })));
+}
