@@ -1,6 +1,6 @@
 //! Batches of one other side, verified once each: the header is kept under the very text of its JWS. Only successes are kept.
 
-use std::{collections::VecDeque, path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use tramite_certs::files;
 use tramite_proto::{
@@ -11,15 +11,15 @@ use tramite_proto::{
 
 use super::client::Trouble;
 
-/// A batch is referred to by frames that follow each other closely.
-const KEPT: usize = 256;
+/// A batch is referred to by frames that follow each other closely: those of so many are forgotten together.
+const KEPT: usize = 1_024;
 
 /// The batches of one signer.
 #[derive(Debug)]
 pub(super) struct Batches {
     name: String,
     key: VerifyingKey,
-    known: VecDeque<(String, Arc<Header>)>,
+    known: HashMap<String, Arc<Header>>,
     /// Signatures verified.
     pub(super) verified: u64,
 }
@@ -32,12 +32,12 @@ impl Batches {
         let chain = files::certificates(&path).map_err(|error| Trouble::of("a signing certificate", &error))?;
         let key = chain.first().and_then(|leaf| VerifyingKey::from_certificate(leaf));
         let key = key.ok_or_else(|| Trouble::new(format!("{} holds no P-256 key", path.display())))?;
-        Ok(Self { name: name.to_owned(), key, known: VecDeque::new(), verified: 0 })
+        Ok(Self { name: name.to_owned(), key, known: HashMap::new(), verified: 0 })
     }
 
     /// The header of a batch whose signature is this signer's.
     pub(super) fn header(&mut self, jws: &str) -> Result<Arc<Header>, Trouble> {
-        if let Some((_, header)) = self.known.iter().rev().find(|(known, _)| known == jws) {
+        if let Some(header) = self.known.get(jws) {
             return Ok(Arc::clone(header));
         }
         let header = batch::verify(jws, &self.key).map_err(|refused| Trouble::refused("a batch", &refused))?;
@@ -47,9 +47,9 @@ impl Batches {
         self.verified += 1;
         let header = Arc::new(header);
         if self.known.len() == KEPT {
-            self.known.pop_front();
+            self.known.clear();
         }
-        self.known.push_back((jws.to_owned(), Arc::clone(&header)));
+        self.known.insert(jws.to_owned(), Arc::clone(&header));
         Ok(header)
     }
 
