@@ -16,8 +16,9 @@ use std::{
 
 use mimalloc::MiMalloc;
 
-/// Blocks of more than that come from the system: frames of parts, contents, files as they are read.
-const SMALL_MAX: usize = 32 * 1024;
+/// Blocks of more than that come from the system: frames, records of TLS, contents. For such mimalloc takes half a mebibyte for each length and
+/// thread.
+const SMALL_MAX: usize = 8 * 1024;
 
 /// The two of them.
 struct BySize;
