@@ -96,6 +96,8 @@ struct Names {
     locks: BTreeMap<PathBuf, Weak<SimulatedLock>>,
     /// Folders whose own names are not durable.
     loose: BTreeSet<PathBuf>,
+    /// Files that cannot be read.
+    spoiled: BTreeSet<PathBuf>,
 }
 
 /// A disk in memory. Clones share it.
@@ -167,6 +169,16 @@ impl SimulatedDisk {
         locked(&self.names).loose.insert(path.to_owned());
     }
 
+    /// From here on the disk fails when it is asked about that file or for it, as where a sector is bad.
+    pub fn spoil(&self, path: &Path) {
+        locked(&self.names).spoiled.insert(path.to_owned());
+    }
+
+    /// Every file can be read again.
+    pub fn mend(&self) {
+        locked(&self.names).spoiled.clear();
+    }
+
     /// The bytes of a file as they would be read now.
     #[must_use]
     pub fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
@@ -212,6 +224,12 @@ fn splitmix(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+impl Names {
+    fn is_well(&self, path: &Path) -> io::Result<()> {
+        if self.spoiled.contains(path) { Err(io::Error::other("simulated read error")) } else { Ok(()) }
+    }
+}
+
 impl Contents {
     fn write(&mut self, bytes: &[u8], at: usize) {
         let end = at.saturating_add(bytes.len());
@@ -248,7 +266,9 @@ impl Disk for SimulatedDisk {
     }
 
     fn info(&self, path: &Path) -> io::Result<Option<FileInfo>> {
-        Ok(locked(&self.names).now.get(path).map(|file| {
+        let names = locked(&self.names);
+        names.is_well(path)?;
+        Ok(names.now.get(path).map(|file| {
             let contents = locked(&file.contents);
             FileInfo { length: contents.written.len() as u64, modified_ms: contents.modified_ms }
         }))
@@ -263,6 +283,7 @@ impl Disk for SimulatedDisk {
             names.now.insert(path.to_owned(), Arc::clone(&file));
             return Ok(file);
         }
+        names.is_well(path)?;
         let file = names.now.get(path).ok_or_else(|| missing(path))?;
         Ok(Arc::<SimulatedFile>::clone(file))
     }
