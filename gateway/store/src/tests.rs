@@ -49,6 +49,7 @@ mod recovery;
 mod regions;
 mod retention;
 mod sled_files;
+mod sweep;
 
 /// When every test begins.
 pub(crate) const T0: i64 = 1_800_000_000_000;
