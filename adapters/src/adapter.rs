@@ -93,7 +93,7 @@ pub struct Running {
     pub metrics_address: Option<SocketAddr>,
     tls: ClientTls,
     trust: Trust,
-    core: Weak<Core>,
+    pub(crate) core: Weak<Core>,
     ended: JoinHandle<Result<(), Ended>>,
 }
 

@@ -310,8 +310,11 @@ fn absent_or_failed(error: io::Error, absent: Refused) -> Refused {
 
 fn failed(error: io::Error) -> Refused {
     tracing::error!(%error, "the attachments' folder failed");
-    let reason = if error.kind() == io::ErrorKind::StorageFull { Reason::StoreFull } else { Reason::StoreFailed };
-    Refused::new(reason, "the adapter's disk did not take or give the attachment")
+    match error.kind() {
+        // Says what to do.
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Refused::because(Reason::StoreFull),
+        _ => Refused::new(Reason::StoreFailed, "the adapter's disk did not take or give the attachment"),
+    }
 }
 
 #[cfg(test)]

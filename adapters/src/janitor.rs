@@ -6,19 +6,23 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tramite_store::{ClockState, Leased};
+use tramite_proto::reason::Refused;
+use tramite_store::{Change, ClockState, Leased, MessageRow};
 
 use crate::{
     attachments::Attachments,
-    core::{Core, GATEWAY, REFUSED},
+    core::{Core, GATEWAY, REFUSED, unreadable},
     inbound::settle_refused,
-    outbound,
+    metrics, outbound,
 };
 
 /// An expired message is told of within this.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+/// A disk that could not be read may be well again after so long.
+const REFUSALS_AGAIN: Duration = Duration::from_secs(5);
 /// New key files are in use within this.
 const KEYS_EVERY: Duration = Duration::from_secs(5);
 /// Attachments are kept a day; a little longer does no harm.
@@ -28,10 +32,13 @@ const DUE_MAX: usize = 256;
 
 /// Works until stopped.
 pub(crate) async fn run(core: Arc<Core>, attachments: Attachments, stop: CancellationToken) {
-    end_refusals(&core).await;
+    let ends = async {
+        end_refusals(&core).await;
+        expire(&core).await;
+    };
     tokio::select! {
         () = stop.cancelled() => {}
-        () = expire(&core) => {}
+        () = ends => {}
         () = watch_keys(&core) => {}
         () = sweep(&core, &attachments) => {}
     }
@@ -55,7 +62,15 @@ pub(crate) async fn look_at_clock(core: &Core) {
 
 /// Refusals whose end a crash prevented.
 async fn end_refusals(core: &Core) {
-    while let Ok(leased) = core.store.lease(REFUSED, DUE_MAX, usize::MAX) {
+    loop {
+        let leased = match core.store.lease(REFUSED, DUE_MAX, usize::MAX) {
+            Ok(leased) => leased,
+            Err(error) => {
+                tracing::error!(%error, "refusals that were not ended cannot be read: look at the disk; they are asked for again");
+                sleep(REFUSALS_AGAIN).await;
+                continue;
+            }
+        };
         if leased.is_empty() {
             return;
         }
@@ -80,17 +95,33 @@ async fn expire(core: &Core) {
         };
         let mut changes = Vec::new();
         for row in due.messages.into_iter().filter(|row| row.queue == GATEWAY) {
-            if let Ok(fact) = core.store.fact(row.sequence) {
-                let leased =
-                    Leased { sequence: row.sequence, attempt: row.attempts, fact, content: bytes::Bytes::new() };
-                tracing::warn!(sequence = row.sequence, "a message expired before the gateway could be reached");
-                changes.push(outbound::expired(core, &leased));
+            match end(core, &row) {
+                Ok(change) => {
+                    tracing::warn!(sequence = row.sequence, "a message expired before the gateway could be reached");
+                    changes.push(change);
+                }
+                Err(refused) => {
+                    core.metrics.retries.get_or_create(&metrics::reason(refused.reason.as_str())).inc();
+                    tracing::error!(
+                        sequence = row.sequence,
+                        reason = %refused.reason,
+                        detail = refused.detail,
+                        "a message is past its expiry, but not ended yet, as it cannot be read: look at the disk"
+                    );
+                }
             }
         }
         if !changes.is_empty() {
             core.store.commit(changes).await;
         }
     }
+}
+
+/// The end of a message; what cannot be read does not end yet, and is looked at again.
+fn end(core: &Core, row: &MessageRow) -> Result<Change, Refused> {
+    let fact = core.store.fact(row.sequence).map_err(unreadable)?;
+    let leased = Leased { sequence: row.sequence, attempt: row.attempts, fact, content: Bytes::new() };
+    outbound::expired(core, &leased)
 }
 
 async fn watch_keys(core: &Core) {

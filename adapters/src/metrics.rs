@@ -96,7 +96,11 @@ impl Metrics {
         registry.register("repeated", "Requests that were answered before", self.repeated.clone());
         registry.register("accepted", "Messages that the gateway accepted", self.accepted.clone());
         registry.register("refused", "Messages that the gateway refused for good", self.refused.clone());
-        registry.register("retries", "Attempts to hand a message to the gateway that failed", self.retries.clone());
+        registry.register(
+            "retries",
+            "Attempts to hand a message to the gateway, or to end it, that failed",
+            self.retries.clone(),
+        );
         registry.register("opened", "Messages opened", self.opened.clone());
         registry.register("unopened", "Messages that will never be opened", self.unopened.clone());
         registry.register("deferred", "Deliveries put off", self.deferred.clone());

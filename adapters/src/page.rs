@@ -20,8 +20,11 @@ pub(crate) async fn serve(core: Arc<Core>, address: SocketAddr, stop: Cancellati
         let core = Arc::clone(&core);
         async move {
             for (queue, gauge) in [(GATEWAY, &core.metrics.outbox), (BACKOFFICE, &core.metrics.inbox)] {
-                if let Ok(stats) = core.store.queue(queue) {
-                    gauge.set(i64::try_from(stats.waiting).unwrap_or(i64::MAX));
+                match core.store.queue(queue) {
+                    Ok(stats) => drop(gauge.set(i64::try_from(stats.waiting).unwrap_or(i64::MAX))),
+                    Err(error) => {
+                        tracing::error!(queue, %error, "how much waits cannot be read: the metrics show what did before; look at the disk");
+                    }
                 }
             }
             ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], core.metrics.render())

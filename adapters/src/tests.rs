@@ -10,3 +10,4 @@ mod network;
 mod offline;
 mod spool;
 mod stand_in;
+mod unreadable;

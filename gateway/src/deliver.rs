@@ -204,16 +204,23 @@ impl Desk {
             tokio::time::sleep(EMPTY_PAUSE).await;
             return;
         }
-        let frame = self.frame(leased);
-        permit.send(Ok(frame));
-        fail::fail_point!("deliver.sent");
+        let (frame, unreadable) = self.frame(leased);
+        if frame != ReceiveFrame::default() {
+            permit.send(Ok(frame));
+            fail::fail_point!("deliver.sent");
+        }
+        let put_off: Vec<_> = unreadable.iter().map(|failure| failure.sequence).collect();
+        retry::record(&self.hub, self.member.as_str(), unreadable).await;
+        // What could not even be recorded may be leased again all the same.
+        self.hub.store.release(self.member.as_str(), &put_off);
     }
 
-    fn frame(&mut self, leased: Vec<Leased>) -> ReceiveFrame {
+    /// What goes out, and what is put off because the message that it speaks of cannot be read.
+    fn frame(&mut self, leased: Vec<Leased>) -> (ReceiveFrame, Vec<Failure>) {
         let mut framer = Framer::new();
         let mut frame = ReceiveFrame::default();
         let deadline = Instant::now() + Duration::from_secs(self.hub.config.delivery.lease_s);
-        let (mut bytes, mut left) = (0_usize, Vec::new());
+        let (mut bytes, mut left, mut unreadable) = (0_usize, Vec::new(), Vec::new());
         for one in leased {
             let (sequence, attempt) = (one.sequence, one.attempt);
             bytes = bytes.saturating_add(bytes_of(&one));
@@ -227,10 +234,16 @@ impl Desk {
                     frame.deliveries.push(self.delivery(&mut framer, accepted, &one));
                     false
                 }
-                _ => {
-                    frame.notices.push(notice_of(&self.hub, &mut framer, &one));
-                    true
-                }
+                _ => match notice_of(&self.hub, &mut framer, &one) {
+                    Ok(notice) => {
+                        frame.notices.push(notice);
+                        true
+                    }
+                    Err(refused) => {
+                        unreadable.push(put_off(self.member.as_str(), &one, &refused));
+                        continue;
+                    }
+                },
             };
             self.outstanding.insert(sequence, Sent { attempt, notice, deadline });
             self.credit = self.credit.saturating_sub(1);
@@ -242,7 +255,7 @@ impl Desk {
         let counter = self.hub.metrics.delivered.get_or_create(&metrics::institution(self.member.as_str())).clone();
         counter.inc_by(u64::try_from(sent).unwrap_or(u64::MAX));
         frame.jws = framer.into_jws();
-        frame
+        (frame, unreadable)
     }
 
     fn delivery(&self, framer: &mut Framer, accepted: &Accepted, leased: &Leased) -> Delivery {
@@ -347,13 +360,25 @@ fn bytes_of(leased: &Leased) -> usize {
     leased.content.len().saturating_add(fact).saturating_add(FRAMING_BYTES)
 }
 
+/// A notice that would not say whose it is.
+fn put_off(recipient: &str, leased: &Leased, refused: &Refused) -> Failure {
+    let (sequence, attempt, reason) = (leased.sequence, leased.attempt, refused.reason.as_str().to_owned());
+    tracing::error!(
+        recipient,
+        sequence,
+        reason,
+        "a notice is put off, as the message that it is about cannot be read: look at the disk"
+    );
+    let again = Again::Later { at_least_ms: 0 };
+    Failure { sequence, attempt, reason, detail: refused.detail.clone(), again }
+}
+
 /// News for a sender, or for both sides of a case.
-fn notice_of(hub: &Hub, framer: &mut Framer, leased: &Leased) -> Notice {
+fn notice_of(hub: &Hub, framer: &mut Framer, leased: &Leased) -> Result<Notice, Refused> {
     let (message_id, receipt, evidence) = match &leased.fact.kind {
         Some(Kind::Settled(settled)) => {
-            let message = hub.store.fact(settled.sequence).ok();
-            let id = message.as_deref().and_then(accepted_id).unwrap_or_default();
-            (id, settled.receipt.as_ref(), settled.evidence.as_ref())
+            let message = hub.store.fact(settled.sequence).map_err(|error| hub.read_failed(&error))?;
+            (accepted_id(&message).unwrap_or_default(), settled.receipt.as_ref(), settled.evidence.as_ref())
         }
         Some(Kind::CaseExpired(expired)) => {
             let id = expired.case_move.as_ref().map(|moved| uuid_text(&moved.case_id)).unwrap_or_default();
@@ -362,13 +387,13 @@ fn notice_of(hub: &Hub, framer: &mut Framer, leased: &Leased) -> Notice {
         _ => (String::new(), None, None),
     };
     let mut framed = |statement: Option<&Statement>| statement.map(|statement| framer.frame(statement));
-    Notice {
+    Ok(Notice {
         delivery_id: leased.sequence,
         message_id,
         receipt: framed(receipt),
         evidence: framed(evidence),
         attempt: leased.attempt,
-    }
+    })
 }
 
 fn accepted_id(fact: &Fact) -> Option<String> {

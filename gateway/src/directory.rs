@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use tonic::{Request, Response, Status};
+use tramite_certs::keyring::Keyring;
 use tramite_proto::{
     pb::{
         directory::v1::{
@@ -19,7 +20,7 @@ use tramite_proto::{
     reason::{Reason, Refused},
     statement::KeyRecord,
 };
-use tramite_store::{Change, Store};
+use tramite_store::{Change, ReadError, Store};
 
 use crate::{
     config::{self, InstitutionKind},
@@ -58,10 +59,12 @@ impl DirectoryService {
         self.hub.refuse("directory", peer, "", refused);
     }
 
-    fn institution(&self, institution: &config::Institution, reader: &Reader) -> Institution {
+    fn institution(&self, institution: &config::Institution, reader: &Reader) -> Result<Institution, Status> {
         let name = institution.name.as_str();
+        let keys = live_keys(&self.hub.store, name, self.hub.clock.now_s());
+        let keys = keys.map_err(|error| self.hub.read_failed(&error))?;
         let accepts = reader.institution().map(|caller| self.hub.policy.accepted(caller, name)).unwrap_or_default();
-        Institution {
+        Ok(Institution {
             name: name.to_owned(),
             display_name: institution.display_name.clone(),
             kind: match institution.kind {
@@ -72,9 +75,9 @@ impl DirectoryService {
             codice_fiscale: institution.codice_fiscale.clone(),
             organization_identifier: institution.organization_identifier.clone(),
             accepts: accepts.into_iter().filter(|_| reader.institution() != Some(name)).collect(),
-            keys: live_keys(&self.hub.store, name, self.hub.clock.now_s()),
+            keys,
             online: self.hub.presence.is_online(name),
-        }
+        })
     }
 
     async fn publish(&self, member: &Member, statement: Statement) -> Result<bool, Refused> {
@@ -121,8 +124,8 @@ impl Directory for DirectoryService {
         request: Request<ListInstitutionsRequest>,
     ) -> Result<Response<ListInstitutionsResponse>, Status> {
         let reader = self.reader(&request)?;
-        let mut institutions: Vec<_> =
-            self.hub.config.institutions.iter().map(|institution| self.institution(institution, &reader)).collect();
+        let listed = self.hub.config.institutions.iter().map(|institution| self.institution(institution, &reader));
+        let mut institutions = listed.collect::<Result<Vec<_>, _>>()?;
         institutions.sort_by(|one, other| one.name.cmp(&other.name));
         let gateway_chain = self.hub.prover.chain().to_vec();
         Ok(Response::new(ListInstitutionsResponse { institutions, gateway_chain }))
@@ -136,7 +139,7 @@ impl Directory for DirectoryService {
         let institution = self.hub.config.institution(&request.get_ref().name);
         let institution =
             institution.ok_or_else(|| Refused::because(Reason::UnknownInstitution).field("name").to_status())?;
-        Ok(Response::new(GetInstitutionResponse { institution: Some(self.institution(institution, &reader)) }))
+        Ok(Response::new(GetInstitutionResponse { institution: Some(self.institution(institution, &reader)?) }))
     }
 
     async fn publish_key(&self, request: Request<PublishKeyRequest>) -> Result<Response<PublishKeyResponse>, Status> {
@@ -153,11 +156,14 @@ impl Directory for DirectoryService {
 
 /// Puts every record of the journal into the keyring, oldest first, so that a rolled back one is still refused after a restart.
 /// One that cannot be put back (its certificate no longer chains to the roots) is left out and said.
-pub fn refill(hub: &Hub) {
-    for row in hub.store.records(RECORD_PREFIX).unwrap_or_default() {
+///
+/// # Errors
+/// They cannot be read.
+pub fn refill(store: &Store, keyring: &Keyring) -> Result<(), ReadError> {
+    for row in store.records(RECORD_PREFIX)? {
         let admitted = Statement::decode(row.value.as_ref())
             .map_err(|_| Refused::because(Reason::KeyRecordInvalid))
-            .and_then(|statement| hub.keyring.restore(&statement));
+            .and_then(|statement| keyring.restore(&statement));
         if let Err(refused) = admitted {
             tracing::warn!(
                 record = row.name,
@@ -166,14 +172,15 @@ pub fn refill(hub: &Hub) {
             );
         }
     }
+    Ok(())
 }
 
 /// The newest key records that are not past their expiry, highest sequence first.
-fn live_keys(store: &Store, institution: &str, now_s: i64) -> Vec<Statement> {
-    let rows = store.records(&format!("{RECORD_PREFIX}{institution}/")).unwrap_or_default();
+fn live_keys(store: &Store, institution: &str, now_s: i64) -> Result<Vec<Statement>, ReadError> {
+    let rows = store.records(&format!("{RECORD_PREFIX}{institution}/"))?;
     let statements = rows.iter().rev().filter_map(|row| Statement::decode(row.value.as_ref()).ok());
     let live = statements.filter(|statement| KeyRecord::parse(&statement.json).is_ok_and(|record| record.exp > now_s));
-    live.take(limits::KEY_RECORDS_MAX).collect()
+    Ok(live.take(limits::KEY_RECORDS_MAX).collect())
 }
 
 /// The same record signed anew is the same record: its identity is its JSON.

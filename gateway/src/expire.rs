@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tramite_proto::{
     ids::{CaseId, uuid_text},
-    pb::journal::v1::{CaseExpired, CaseMove, Outcome, Settled},
+    pb::journal::v1::{CaseExpired, CaseMove, Fact, Outcome, Settled},
     reason::{Reason, Refused},
     states::{CaseKind, Party, can_expire},
 };
@@ -70,17 +70,25 @@ pub async fn pass(hub: &Hub) -> usize {
             return 0;
         }
     };
-    let messages = due.messages.iter().filter_map(|row| Some((name(row.id.as_ref()), message(hub, row)?)));
-    let cases = due.cases.iter().map(|row| (row.case_id.to_string(), case(hub, row)));
-    let (names, changes): (Vec<_>, Vec<_>) = messages.chain(cases).take(limits::EXPIRIES_PER_PASS_MAX).unzip();
+    let messages = due.messages.iter().filter_map(|row| {
+        let name = name(row.id.as_ref());
+        let (change, fact) = unless_unreadable(hub, &name, message(hub, row))?;
+        Some(((name, Some(fact)), change))
+    });
+    let cases = due.cases.iter().filter_map(|row| {
+        let name = row.case_id.to_string();
+        let change = unless_unreadable(hub, &name, case(hub, row))?;
+        Some(((name, None), change))
+    });
+    let (ending, changes): (Vec<_>, Vec<_>) = messages.chain(cases).take(limits::EXPIRIES_PER_PASS_MAX).unzip();
     let found = changes.len();
     if found == 0 {
         return 0;
     }
     let mut ended = 0;
-    for (name, done) in names.iter().zip(hub.store.commit(changes).await) {
-        if let Ok(done) = &done {
-            hub.waiting.settled(&hub.store, done);
+    for ((name, message), done) in ending.iter().zip(hub.store.commit(changes).await) {
+        if let (Some(message), Ok(done)) = (message, &done) {
+            hub.waiting.settled(message, done);
         }
         match done {
             Ok(Done::Settled { .. }) => {
@@ -105,13 +113,22 @@ fn name(id: &[u8]) -> String {
     uuid_text(id)
 }
 
-/// The end of a message; none when its fact cannot be read.
-fn message(hub: &Hub, row: &MessageRow) -> Option<Change> {
-    let consigned = hub.consigned(row.sequence).ok()?;
+/// What cannot be read does not end yet: the next pass asks again.
+fn unless_unreadable<T>(hub: &Hub, name: &str, read: Result<T, Refused>) -> Option<T> {
+    let said = |refused: &Refused| {
+        hub.metrics.retry(refused.reason.as_str());
+        tracing::error!(name, reason = %refused.reason, "past its time, but not ended yet, as it cannot be read: look at the disk");
+    };
+    read.inspect_err(said).ok()
+}
+
+/// The end of a message, and the fact that accepted it.
+fn message(hub: &Hub, row: &MessageRow) -> Result<(Change, Arc<Fact>), Refused> {
+    let consigned = hub.consigned(row.sequence)?;
     let evidence = hub.prover.expired(About::new(&consigned.origin, consigned.json()));
-    let ended = case_of(hub, &consigned);
+    let ended = case_of(hub, &consigned)?;
     let mover = ended.is_some().then_some(Mover::Party(Party::Gateway));
-    let case_move = ended.or_else(|| undo::move_back(hub, row.sequence, &consigned));
+    let case_move = if ended.is_some() { ended } else { undo::move_back(hub, row.sequence, &consigned)? };
     let fact = Settled {
         sequence: row.sequence,
         outcome: Outcome::Expired.into(),
@@ -121,15 +138,19 @@ fn message(hub: &Hub, row: &MessageRow) -> Option<Change> {
         queue: row.queue.clone(),
         ..Settled::default()
     };
-    Some(Change::Settle { fact: Box::new(fact), sign: vec![(Slot::Evidence, evidence)], mover })
+    let change = Change::Settle { fact: Box::new(fact), sign: vec![(Slot::Evidence, evidence)], mover };
+    Ok((change, consigned.fact))
 }
 
 /// The case goes with the message that would have opened it at its recipient.
-fn case_of(hub: &Hub, consigned: &Consigned) -> Option<CaseMove> {
+fn case_of(hub: &Hub, consigned: &Consigned) -> Result<Option<CaseMove>, Refused> {
     let origin = &consigned.origin;
-    let row = hub.store.case(origin.case).ok().flatten().filter(|_| origin.opens_case())?;
-    let kind: CaseKind = row.kind.parse().ok()?;
-    can_expire(kind, &row.status).then(|| moved(origin.case, Reason::TtlExpired))
+    if !origin.opens_case() {
+        return Ok(None);
+    }
+    let row = hub.store.case(origin.case).map_err(|error| hub.read_failed(&error))?;
+    let expires = |row: &CaseRow| row.kind.parse::<CaseKind>().is_ok_and(|kind| can_expire(kind, &row.status));
+    Ok(row.filter(expires).map(|_| moved(origin.case, Reason::TtlExpired)))
 }
 
 fn moved(case: CaseId, reason: Reason) -> CaseMove {
@@ -141,21 +162,22 @@ fn moved(case: CaseId, reason: Reason) -> CaseMove {
     }
 }
 
-/// The end of a case that passed its deadline; both sides are told.
-fn case(hub: &Hub, row: &CaseRow) -> Change {
+/// The end of a case that passed its deadline; both sides are told, with evidence, unless no message opened it.
+fn case(hub: &Hub, row: &CaseRow) -> Result<Change, Refused> {
     let sign = match hub.consigned(row.opened_sequence) {
         Ok(opened) => {
             vec![(Slot::Evidence, hub.prover.case_expired(About::new(&opened.origin, opened.json())))]
         }
-        Err(Refused { reason, .. }) => {
-            tracing::error!(case_id = %row.case_id, %reason, "the message that opened the case cannot be read; no evidence");
+        Err(Refused { reason: Reason::DeliveryUnknown, .. }) => {
+            tracing::error!(case_id = %row.case_id, "no message opened the case; no evidence");
             Vec::new()
         }
+        Err(refused) => return Err(refused),
     };
     let fact = CaseExpired {
         case_move: Some(moved(row.case_id, Reason::CaseExpired)),
         evidence: None,
         notify: vec![row.opener.clone(), row.responder.clone()],
     };
-    Change::ExpireCase { fact: Box::new(fact), sign }
+    Ok(Change::ExpireCase { fact: Box::new(fact), sign })
 }

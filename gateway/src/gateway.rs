@@ -25,7 +25,7 @@ use tramite_certs::{
 };
 use tramite_proto::{clock::Clock, ids::IdError};
 use tramite_store::{
-    OpenError, Options, Recovery, Seams, Store, Work, Working, Writer,
+    OpenError, Options, ReadError, Recovery, Seams, Store, Work, Working, Writer,
     disk::{Disk, RealDisk},
     map::Maps,
 };
@@ -124,6 +124,11 @@ pub enum StartError {
     /// The store.
     #[error("the store cannot be opened")]
     Store(#[from] OpenError),
+    /// What it holds: who is held, keys, parts, what waits. None of it may be taken for not there.
+    #[error(
+        "what the store holds cannot be read; once the disk is well start again, and if it is, ask `tramite store verify`"
+    )]
+    Unreadable(#[from] ReadError),
     /// An address that cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
@@ -203,6 +208,10 @@ impl Gateway {
         };
         let metrics_address = page.as_ref().map(|(_, address)| *address);
         let (store, writer, recovery) = open(&config, &around, &prover)?;
+        // Before the writer starts: a store that cannot be read is let go as it is.
+        let keyring = Arc::new(Keyring::new(trust.clone()));
+        directory::refill(&store, &keyring)?;
+        let (holds, parts, waiting) = (Holds::new(held(&store)?), Parts::load(&store)?, Waiting::load(&store)?);
         let writer = writer.start(around.work).map_err(|source| StartError::System {
             what: "start the writer of",
             path: config.data.clone(),
@@ -210,11 +219,11 @@ impl Gateway {
         })?;
         let hub = Arc::new(Hub {
             policy: Policy::new(&config.rules),
-            keyring: Arc::new(Keyring::new(trust.clone())),
-            holds: Holds::new(held(&store)),
-            parts: Parts::load(&store),
+            keyring,
+            holds,
+            parts,
             origins: Origins::default(),
-            waiting: Waiting::load(&store),
+            waiting,
             presence: Arc::new(Presence::default()),
             started_ms: clock.now_ms(),
             config,
@@ -224,7 +233,6 @@ impl Gateway {
             clock,
             stop: stop.clone(),
         });
-        directory::refill(&hub);
         expire::look_at_clock(&hub).await;
         if let Some((listener, _)) = page {
             page::serve(Arc::clone(&hub), listener, stop.clone());
@@ -277,11 +285,11 @@ fn open(config: &Config, around: &Surroundings, prover: &Prover) -> Result<(Stor
     Ok(options.open(Seams { disk: Arc::clone(&around.disk), maps, ..seams })?)
 }
 
-fn held(store: &Store) -> Vec<String> {
-    let rows = store.records(holds::RECORD_PREFIX).unwrap_or_default();
+pub(crate) fn held(store: &Store) -> Result<Vec<String>, ReadError> {
+    let rows = store.records(holds::RECORD_PREFIX)?;
     let names = rows.iter().filter_map(|row| row.name.strip_prefix(holds::RECORD_PREFIX));
     // That of the clock is the store's own.
-    names.filter(|name| *name != holds::CLOCK).map(str::to_owned).collect()
+    Ok(names.filter(|name| *name != holds::CLOCK).map(str::to_owned).collect())
 }
 
 /// Runs until `stop`, or until something that must not end has ended; then lets go in order: calls, then the store.

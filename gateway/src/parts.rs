@@ -17,7 +17,7 @@ use tramite_proto::{
     reason::{Reason, Refused},
     statement::Origin,
 };
-use tramite_store::{Change, Store};
+use tramite_store::{Change, PartError, ReadError, Store};
 
 use crate::{hub::Hub, identify::Member, limits};
 
@@ -119,10 +119,12 @@ pub enum Announced {
 
 impl Parts {
     /// Those of the records.
-    #[must_use]
-    pub fn load(store: &Store) -> Self {
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn load(store: &Store) -> Result<Self, ReadError> {
         let mut state = State::default();
-        for row in store.records(RECORD_PREFIX).unwrap_or_default() {
+        for row in store.records(RECORD_PREFIX)? {
             match (key_of(&row.name), serde_json::from_slice(&row.value)) {
                 (Some(key), Ok(one)) => state.bind(key, one),
                 _ => tracing::error!(
@@ -131,20 +133,22 @@ impl Parts {
                 ),
             }
         }
-        Self { state: Mutex::new(state) }
+        Ok(Self { state: Mutex::new(state) })
     }
 
     /// Every part that origin names lies here whole, from its issuer and for its audience.
     ///
     /// # Errors
-    /// PART_MISSING, PART_MISMATCH.
+    /// PART_MISSING, PART_MISMATCH; STORE_FAILED when the disk does not say.
     pub fn check(&self, hub: &Hub, origin: &Origin) -> Result<(), Refused> {
         for (number, part) in (0_u32..).zip(&origin.parts) {
             let field = format!("parts[{number}]");
             let bound = self.lock().bound.get(&(origin.jti, number)).cloned();
-            let Some(bound) = bound.filter(|bound| is_there(&hub.store, (origin.jti, number), bound)) else {
-                return Err(Refused::because(Reason::PartMissing).field(field));
-            };
+            let missing = || Refused::because(Reason::PartMissing).field(field.clone());
+            let bound = bound.ok_or_else(missing)?;
+            if !is_there(&hub.store, (origin.jti, number), &bound).map_err(|error| unreadable(&error))? {
+                return Err(missing());
+            }
             let same = bound.issuer == origin.iss
                 && bound.audience == origin.aud
                 && bound.length == part.len
@@ -156,11 +160,19 @@ impl Parts {
         Ok(())
     }
 
-    /// Forgets, and deletes the records of, parts that the store has removed.
+    /// Forgets, and deletes the records of, parts that the store has removed. One of which the disk does not say stays.
     pub async fn sweep(&self, hub: &Hub) {
+        let is_gone = |(key, bound): (&PartKey, &Bound)| match is_there(&hub.store, *key, bound) {
+            Ok(there) => !there,
+            Err(error) => {
+                let (message_id, part) = key;
+                tracing::error!(%message_id, part, %error, "whether a part is still here cannot be read: look at the disk; it is asked again");
+                false
+            }
+        };
         let gone: Vec<PartKey> = {
             let state = self.lock();
-            state.bound.iter().filter(|(key, bound)| !is_there(&hub.store, **key, bound)).map(|(key, _)| *key).collect()
+            state.bound.iter().filter(|entry| is_gone(*entry)).map(|(key, _)| *key).collect()
         };
         for chunk in gone.chunks(limits::EXPIRIES_PER_PASS_MAX) {
             let changes = chunk.iter().map(|key| record(*key, None)).collect();
@@ -205,7 +217,7 @@ fn begin(hub: &Arc<Hub>, key: PartKey, bound: &Bound) -> Result<Option<Announced
                 "A part of that message and number was announced with other facts; a new message needs a new id.";
             return Err(Refused::new(Reason::PartMismatch, detail));
         }
-        if is_there(&hub.store, key, before) {
+        if is_there(&hub.store, key, before).map_err(|error| unreadable(&error))? {
             return Ok(Some(Announced::Known));
         }
     }
@@ -280,8 +292,13 @@ impl Drop for Upload {
     }
 }
 
-fn is_there(store: &Store, key: PartKey, bound: &Bound) -> bool {
-    store.part_len(&key.0, key.1).ok().flatten() == Some(bound.length)
+fn is_there(store: &Store, key: PartKey, bound: &Bound) -> Result<bool, PartError> {
+    Ok(store.part_len(&key.0, key.1)? == Some(bound.length))
+}
+
+fn unreadable(error: &PartError) -> Refused {
+    tracing::error!(%error, "whether a part is here cannot be read: look at the disk");
+    Refused::because(Reason::StoreFailed)
 }
 
 fn record(key: PartKey, value: Option<Vec<u8>>) -> Change {

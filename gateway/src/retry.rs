@@ -5,7 +5,7 @@ use tramite_proto::{
     pb::journal::v1::{Outcome, Settled},
     reason::Reason,
 };
-use tramite_store::{Change, Done, Slot, accepted};
+use tramite_store::{Change, Done, ReadError, Slot, accepted};
 
 use crate::{
     config::Delivery,
@@ -139,9 +139,12 @@ pub fn change(hub: &Hub, queue: &str, failure: Failure) -> Change {
     Change::FailAttempt { sequence: failure.sequence, queue: queue.to_owned(), reason: failure.reason, detail, due_ms }
 }
 
-/// A dead letter; none for a notice, which is offered for as long as it takes.
+/// A dead letter; none for a notice, which is offered for as long as it takes, and for what cannot be read now.
 fn give_up(hub: &Hub, failure: &Failure, attempts: u32) -> Option<Change> {
-    let fact = hub.store.fact(failure.sequence).ok()?;
+    let unread = |error: &ReadError| {
+        tracing::error!(sequence = failure.sequence, %error, "a message cannot be read, so it is not given up yet: look at the disk");
+    };
+    let fact = hub.store.fact(failure.sequence).inspect_err(unread).ok()?;
     let consigned = Consigned::of(&fact)?;
     let evidence = hub.prover.given_up(About::new(&consigned.origin, consigned.json()), Reason::AttemptsExhausted);
     let settled = Settled {

@@ -137,7 +137,7 @@ fn receipt(
         MessageState::Final(_) => true,
         MessageState::Waiting | MessageState::Leased | MessageState::DeadLettered => false,
     };
-    let change = Some(settlement_of(hub, delivery_id, &consigned, &receipt, &statement, late));
+    let change = Some(settlement_of(hub, delivery_id, &consigned, &receipt, &statement, late)?);
     Ok(Asked::Receipt { consigned: Box::new(consigned), receipt, statement: Box::new(statement), change })
 }
 
@@ -155,7 +155,7 @@ fn settlement_of(
     receipt: &Receipt,
     statement: &Statement,
     late: bool,
-) -> Change {
+) -> Result<Change, Refused> {
     let about = About::new(&consigned.origin, consigned.json());
     let reason = receipt.rsn.clone().unwrap_or_default();
     let evidence = if receipt.opened {
@@ -176,10 +176,10 @@ fn settlement_of(
         reason,
         notify,
         queue: consigned.origin.aud.as_str().to_owned(),
-        case_move: if outcome == Outcome::Refused { undo::move_back(hub, sequence, consigned) } else { None },
+        case_move: if outcome == Outcome::Refused { undo::move_back(hub, sequence, consigned)? } else { None },
         ..Settled::default()
     };
-    Change::Settle { fact: Box::new(fact), sign: vec![(Slot::Evidence, evidence)], mover: None }
+    Ok(Change::Settle { fact: Box::new(fact), sign: vec![(Slot::Evidence, evidence)], mover: None })
 }
 
 /// A notice that waits for this institution is safe with it.
@@ -243,7 +243,7 @@ async fn conclude(hub: &Hub, member: &Member, delivery_id: u64, asked: Asked, do
                 done => Some(done),
             };
             if let Some(done) = &done {
-                hub.waiting.settled(&hub.store, done);
+                hub.waiting.settled(&consigned.fact, done);
             }
             if matches!(done, Some(Done::Settled { .. })) {
                 hub.metrics.receipt(receipt.opened);
@@ -271,6 +271,6 @@ async fn after_end(
     if matches!(state(hub, consigned)?, MessageState::Final(Outcome::HandedOver | Outcome::Refused)) {
         return Ok(None);
     }
-    let change = settlement_of(hub, sequence, consigned, receipt, statement, true);
+    let change = settlement_of(hub, sequence, consigned, receipt, statement, true)?;
     hub.store.commit_one(change).await.map(Some).map_err(|rejected| hub.rejected(rejected))
 }

@@ -11,4 +11,5 @@ mod refusals;
 mod running;
 mod services;
 mod submission;
+mod unreadable;
 mod world;

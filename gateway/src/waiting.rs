@@ -11,7 +11,7 @@ use tramite_proto::{
     pb::journal::v1::{Fact, Outcome, fact::Kind},
     reason::{Reason, Refused},
 };
-use tramite_store::{Done, Store, accepted};
+use tramite_store::{Done, ReadError, Store, accepted};
 
 /// The bytes of each issuer.
 #[derive(Debug, Default)]
@@ -21,12 +21,11 @@ pub struct Waiting {
 
 impl Waiting {
     /// What waits when the gateway starts.
-    #[must_use]
-    pub fn load(store: &Store) -> Self {
-        let charges = store.charges().inspect_err(|error| {
-            tracing::error!(%error, "what waits could not be read; its issuers are charged less");
-        });
-        Self { bytes: Mutex::new(charges.unwrap_or_default().into_iter().collect()) }
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn load(store: &Store) -> Result<Self, ReadError> {
+        Ok(Self { bytes: Mutex::new(store.charges()?.into_iter().collect()) })
     }
 
     /// Charges what is about to be accepted.
@@ -52,15 +51,15 @@ impl Waiting {
         }
     }
 
-    /// Gives back the content of a message that became final by this.
-    pub fn settled(&self, store: &Store, done: &Done) {
+    /// Gives back the content of a message, whose accepting fact is `message`, if it became final by this.
+    pub fn settled(&self, message: &Fact, done: &Done) {
         let Done::Settled { fact, .. } = done else { return };
         let Some(Kind::Settled(settled)) = &fact.kind else { return };
         if !matches!(settled.outcome(), Outcome::HandedOver | Outcome::Refused | Outcome::Expired | Outcome::Discarded)
         {
             return;
         }
-        if let Some((issuer, bytes)) = store.fact(settled.sequence).ok().as_deref().and_then(charge) {
+        if let Some((issuer, bytes)) = charge(message) {
             self.give_back(issuer, bytes);
         }
     }

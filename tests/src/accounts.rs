@@ -266,15 +266,15 @@ impl Book {
         noted
     }
 
-    /// Waits until the accounts fit; false when they do not in time.
-    pub async fn until(&self, within: Duration, fits: impl Fn(&Accounts) -> bool) -> bool {
+    /// Waits until the accounts fit; false when nothing was noted for so long and they still do not.
+    pub async fn until(&self, silence: Duration, fits: impl Fn(&Accounts) -> bool) -> bool {
         let mut changed = self.changed.subscribe();
-        let wait = timeout(within, async {
-            while !fits(&self.read()) {
-                // The sender lives in `self`, so the channel cannot close.
-                let _ = changed.changed().await;
+        while !fits(&self.read()) {
+            // The sender lives in `self`, so the channel cannot close.
+            if timeout(silence, changed.changed()).await.is_err() {
+                return fits(&self.read());
             }
-        });
-        wait.await.is_ok()
+        }
+        true
     }
 }

@@ -25,8 +25,8 @@ const FRAME_MAX: usize = 64;
 const IN_FLIGHT: usize = 4;
 /// Deliveries that a recipient takes before it has settled the first.
 const CREDIT: u32 = 256;
-/// Whatever waits is delivered, settled and told of within this.
-const DRAIN_MAX: Duration = Duration::from_secs(60);
+/// As long as something waits, some of it is delivered, settled or told of within this. How long all of it takes is the machine's affair.
+const DRAIN_SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Something that comes twice comes at once; only time shows that nothing does.
 const SILENCE: Duration = Duration::from_millis(300);
 
@@ -262,7 +262,7 @@ async fn put_again(player: &Player, book: &Book, entry: &Entry) -> Result<()> {
 /// When the gateway does not serve.
 pub async fn drain(network: &Network, book: &Arc<Book>) -> Result<()> {
     let mut recipients = Traffic::of_recipients(network, book).await?;
-    if book.until(DRAIN_MAX, |accounts| accounts.all_told()).await {
+    if book.until(DRAIN_SILENCE_MAX, |accounts| accounts.all_told()).await {
         tokio::time::sleep(SILENCE).await;
     }
     recipients.receiving.shutdown().await;

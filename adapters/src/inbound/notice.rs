@@ -214,7 +214,7 @@ fn back(core: &Core, origin: &Origin, kind: &str) -> Result<Option<CaseMove>, Re
     }
     let Some(row) = core.store.message(origin.jti.as_bytes()).map_err(unreadable)? else { return Ok(None) };
     let fact = core.store.fact(row.sequence).map_err(unreadable)?;
-    Ok(accepted(&fact).and_then(|accepted| taken_back(core, accepted)))
+    accepted(&fact).map_or(Ok(None), |accepted| taken_back(core, accepted))
 }
 
 /// A case that expired, by itself or with the message that would have opened it.

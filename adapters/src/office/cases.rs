@@ -84,14 +84,12 @@ pub(super) fn list(core: &Core, call: &pb::ListCasesRequest) -> Result<pb::ListC
         _ => String::new(),
     };
     rows.truncate(size);
-    let cases = rows
-        .into_iter()
-        .map(|row| {
-            let opened = core.store.fact(row.opened_sequence).ok();
-            let reply_by = opened.and_then(|fact| origin_of(&fact)).and_then(|origin| origin.dl).unwrap_or(0);
-            pb::Case { reply_by, ..summary(row) }
-        })
-        .collect();
+    let cases = rows.into_iter().map(|row| {
+        let opened = core.store.fact(row.opened_sequence).map_err(unreadable)?;
+        let reply_by = origin_of(&opened).and_then(|origin| origin.dl).unwrap_or(0);
+        Ok(pb::Case { reply_by, ..summary(row) })
+    });
+    let cases = cases.collect::<Result<_, Refused>>()?;
     Ok(pb::ListCasesResponse { cases, next_page_token })
 }
 

@@ -20,7 +20,7 @@ use tramite_store::{Change, Leased, accepted};
 
 use crate::{
     backoff,
-    core::{BACKOFFICE, Core, GATEWAY, origin},
+    core::{BACKOFFICE, Core, GATEWAY, origin, unreadable},
     directory::Doubt,
     metrics,
 };
@@ -93,6 +93,11 @@ async fn turned_down(
     if refusal.retryable || refused.retryable() {
         return fail(core, leased, &refused);
     }
+    // Sent again, it is refused again: by then the case can be read.
+    let case_move = match taken_back(core, accepted) {
+        Ok(case_move) => case_move,
+        Err(unread) => return fail(core, leased, &unread),
+    };
     let evidence = match refusal.evidence.take() {
         Some(framed) => check(core, jws, framed, Event::SubmissionRejection, origin, statement).await.ok(),
         None => None,
@@ -108,7 +113,7 @@ async fn turned_down(
     );
     let mut change = settle(leased, Outcome::Refused, evidence, Some(&refused));
     if let Change::Settle { fact, .. } = &mut change {
-        fact.case_move = taken_back(core, accepted);
+        fact.case_move = case_move;
     }
     change
 }
@@ -133,11 +138,14 @@ async fn check(
 
 /// What moved the case here when the message was composed never happened anywhere else: the case goes back. One that was to be
 /// opened is marked as entered in error, the one end that its opener may always give it. One that has moved on since stays there.
-pub(crate) fn taken_back(core: &Core, accepted: &Accepted) -> Option<CaseMove> {
-    let made = accepted.case_move.as_ref()?;
-    let row = core.store.case(CaseId::from_bytes(&made.case_id).ok()?).ok()??;
-    if row.status != made.to {
-        return None;
+///
+/// # Errors
+/// The case cannot be read: the message must not end yet.
+pub(crate) fn taken_back(core: &Core, accepted: &Accepted) -> Result<Option<CaseMove>, Refused> {
+    let Some(made) = &accepted.case_move else { return Ok(None) };
+    let case = CaseId::from_bytes(&made.case_id).map_err(|_| Refused::because(Reason::Internal))?;
+    if core.store.case(case).map_err(unreadable)?.is_none_or(|row| row.status != made.to) {
+        return Ok(None);
     }
     let to = if !made.from.is_empty() {
         made.from.clone()
@@ -146,17 +154,20 @@ pub(crate) fn taken_back(core: &Core, accepted: &Accepted) -> Option<CaseMove> {
     } else {
         "cancelled".to_owned()
     };
-    Some(CaseMove { from: String::new(), to, reason: String::new(), ..made.clone() })
+    Ok(Some(CaseMove { from: String::new(), to, reason: String::new(), ..made.clone() }))
 }
 
 /// Past its expiry, never accepted: the back office is told.
-pub(crate) fn expired(core: &Core, leased: &Leased) -> Change {
+///
+/// # Errors
+/// The case cannot be read: the message must not end yet.
+pub(crate) fn expired(core: &Core, leased: &Leased) -> Result<Change, Refused> {
     let refused = Refused::new(Reason::MessageExpired, "the message expired before the gateway could be reached");
     let mut change = settle(leased, Outcome::Expired, None, Some(&refused));
     if let (Change::Settle { fact, .. }, Some(accepted)) = (&mut change, accepted(&leased.fact)) {
-        fact.case_move = taken_back(core, accepted);
+        fact.case_move = taken_back(core, accepted)?;
     }
-    change
+    Ok(change)
 }
 
 fn settle(leased: &Leased, outcome: Outcome, evidence: Option<Statement>, why: Option<&Refused>) -> Change {

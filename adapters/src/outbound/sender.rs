@@ -121,7 +121,11 @@ impl Session {
             let past = |leased: &Leased| is_past(leased, now_ms) && self.core.store.believes(now_ms);
             let (late, live): (Vec<_>, Vec<_>) = leased.into_iter().partition(past);
             if !late.is_empty() {
-                self.core.store.commit(late.iter().map(|leased| answer::expired(&self.core, leased)).collect()).await;
+                let end = |leased| {
+                    answer::expired(&self.core, leased)
+                        .unwrap_or_else(|unread| answer::fail(&self.core, leased, &unread))
+                };
+                self.core.store.commit(late.iter().map(end).collect()).await;
             }
             let (heavy, light): (Vec<_>, Vec<_>) =
                 live.into_iter().partition(|leased| accepted(&leased.fact).is_some_and(|fact| !fact.parts.is_empty()));

@@ -21,9 +21,12 @@ use tramite_proto::{
         backoffice::v1::{self as pb, back_office_client::BackOfficeClient},
         body::v1 as body,
     },
+    reason::Reason,
 };
 
-use crate::{Adapter, Config, Running};
+use tramite_store::{disk::SimulatedDisk, map::MemoryMaps};
+
+use crate::{Adapter, Config, Running, Surroundings, metrics};
 
 pub(super) type Office = BackOfficeClient<Channel>;
 
@@ -46,6 +49,12 @@ pub(super) struct Institution {
 }
 
 impl Institution {
+    /// How often something was put off for that reason.
+    pub(super) fn retries(&self, reason: Reason) -> u64 {
+        let core = self.running.core.upgrade().expect("it runs");
+        core.metrics.retries.get_or_create(&metrics::reason(reason.as_str())).get()
+    }
+
     /// Stops it in order.
     pub(super) async fn stop(self) {
         self.stop.cancel();
@@ -131,8 +140,19 @@ segment_mib = 1
 
     /// Starts an adapter with a configuration of its own.
     pub(super) async fn start_with(&self, config: Config) -> Institution {
+        self.start_in(config, Surroundings::real(Arc::new(self.clock.clone()))).await
+    }
+
+    /// Starts an adapter with journal and outbox where reading can be made to fail.
+    pub(super) async fn start_on(&self, name: &str, port: u16, disk: &SimulatedDisk, maps: &MemoryMaps) -> Institution {
+        let (disk, maps) = (Arc::new(disk.clone()), Arc::new(maps.clone()));
+        let around = Surroundings::real(Arc::new(self.clock.clone()));
+        self.start_in(self.config(name, port), Surroundings { disk, maps: Some(maps), ..around }).await
+    }
+
+    async fn start_in(&self, config: Config, around: Surroundings) -> Institution {
         let stop = CancellationToken::new();
-        let running = Adapter::start(config, Arc::new(self.clock.clone()), stop.clone()).await;
+        let running = Adapter::start_in(config, around, stop.clone()).await;
         let running = running.expect("starts");
         let office = office(running.socket.as_deref().expect("a socket")).await;
         Institution { office, running, stop }

@@ -40,13 +40,13 @@ pub(super) async fn discard(hub: &Hub, operator: &Operator, message_id: &str, re
         detail: reason.to_owned(),
         notify: vec![consigned.origin.iss.as_str().to_owned()],
         by: operator.name().to_owned(),
-        case_move: undo::move_back(hub, row.sequence, &consigned),
+        case_move: undo::move_back(hub, row.sequence, &consigned)?,
         queue: row.queue,
         ..Settled::default()
     };
     let change = Change::Settle { fact: Box::new(fact), sign: vec![(Slot::Evidence, evidence)], mover: None };
     let done = commit(hub, change).await?;
-    hub.waiting.settled(&hub.store, &done);
+    hub.waiting.settled(&consigned.fact, &done);
     settled_by_this(done)?;
     tracing::info!(operator = operator.name(), message_id, "discarded");
     Ok(())

@@ -82,7 +82,13 @@ pub(crate) fn refresh_gauges(hub: &Hub) {
     hub.metrics.store_set_aside.set(gauge(health.set_aside));
     hub.metrics.store_rebuilds.set(gauge(health.rebuilds));
     hub.metrics.store_full.set(i64::from(health.full));
-    for stats in hub.store.queues().unwrap_or_default() {
+    let queues = match hub.store.queues() {
+        Ok(queues) => queues,
+        Err(error) => {
+            return tracing::error!(%error, "how much waits cannot be read: the metrics show what did before; look at the disk");
+        }
+    };
+    for stats in queues {
         let label = metrics::institution(&stats.queue);
         hub.metrics.waiting.get_or_create(&label).set(gauge(stats.waiting));
         hub.metrics.dead_waiting.get_or_create(&label).set(gauge(stats.dead_letters));
@@ -118,7 +124,7 @@ pub(super) fn page(
         let rows = rows.map_err(|error| hub.read_failed(&error))?;
         let last = rows.last().map(|row| row.sequence);
         for row in &rows {
-            if let Some(mut message) = of_row(hub, row) {
+            if let Some(mut message) = of_row(hub, row)? {
                 message.attempts = attempts(hub, row)?;
                 messages.push(message);
             }
@@ -143,7 +149,7 @@ fn read_token(token: &str) -> Result<(String, u64), Refused> {
 /// One message with the history of every attempt.
 pub(super) fn message(hub: &Hub, id: &str) -> Result<Message, Refused> {
     let row = row(hub, id)?;
-    let mut message = of_row(hub, &row).ok_or_else(|| Refused::because(Reason::UnknownMessage))?;
+    let mut message = of_row(hub, &row)?.ok_or_else(|| Refused::because(Reason::UnknownMessage))?;
     message.attempts = attempts(hub, &row)?;
     Ok(message)
 }
@@ -167,14 +173,18 @@ pub(super) fn row(hub: &Hub, id: &str) -> Result<MessageRow, Refused> {
     row.ok_or_else(unknown)
 }
 
-fn of_row(hub: &Hub, row: &MessageRow) -> Option<Message> {
-    let consigned = hub.consigned(row.sequence).ok()?;
+/// None: it went at the end of its retention since its row was read.
+fn of_row(hub: &Hub, row: &MessageRow) -> Result<Option<Message>, Refused> {
+    let consigned = match hub.consigned(row.sequence) {
+        Err(Refused { reason: Reason::DeliveryUnknown, .. }) => return Ok(None),
+        consigned => consigned?,
+    };
     let origin = &consigned.origin;
-    let accepted = accepted(&consigned.fact)?;
+    let Some(accepted) = accepted(&consigned.fact) else { return Ok(None) };
     let erased = matches!(row.state, MessageState::Final(_));
     let parts: u64 = accepted.parts.iter().map(|part| part.length).sum();
     let body = accepted.content.as_ref().map_or(0, |content| u64::from(content.length));
-    Some(Message {
+    Ok(Some(Message {
         message_id: origin.jti.to_string(),
         conversation_id: origin.cid.to_string(),
         case_id: origin.case.to_string(),
@@ -188,7 +198,7 @@ fn of_row(hub: &Hub, row: &MessageRow) -> Option<Message> {
         attempts: Vec::new(),
         sequence: row.sequence,
         size: if erased { 0 } else { body + parts },
-    })
+    }))
 }
 
 fn state(hub: &Hub, row: &MessageRow) -> State {

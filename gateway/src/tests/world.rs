@@ -24,9 +24,12 @@ use tramite_proto::{
     pb::operations::v1::operations_client::OperationsClient,
 };
 
-use tramite_store::disk::Disk;
+use tramite_store::{
+    disk::{Disk, SimulatedDisk},
+    map::{Maps, MemoryMaps},
+};
 
-use crate::{Config, Ended, Gateway, Running, Surroundings};
+use crate::{Config, Ended, Gateway, Running, StartError, Surroundings};
 
 /// How long a test waits for what must come.
 pub(super) const SOON: Duration = Duration::from_secs(60);
@@ -55,6 +58,7 @@ pub(super) struct World {
     pub(super) config: Config,
     pub(super) metrics: Option<std::net::SocketAddr>,
     disk: Option<Arc<dyn Disk>>,
+    maps: Option<Arc<dyn Maps>>,
     directory: TempDir,
     authority: Mutex<Authority>,
     running: Option<(Running, CancellationToken)>,
@@ -139,6 +143,15 @@ impl World {
         world
     }
 
+    /// With journal and outbox where reading can be made to fail.
+    pub(super) async fn simulated(disk: &SimulatedDisk, maps: &MemoryMaps) -> Self {
+        let mut world = Self::prepare(|_| {});
+        world.disk = Some(Arc::new(disk.clone()));
+        world.maps = Some(Arc::new(maps.clone()));
+        world.start().await;
+        world
+    }
+
     fn prepare(change: impl FnOnce(&mut Config)) -> Self {
         let clock = TestClock::default();
         let directory = tempfile::tempdir().unwrap();
@@ -162,6 +175,7 @@ impl World {
             config,
             metrics: None,
             disk: None,
+            maps: None,
             directory,
             authority: Mutex::new(authority),
             running: None,
@@ -170,15 +184,27 @@ impl World {
     }
 
     pub(super) async fn start(&mut self) {
+        self.try_start().await.unwrap();
+    }
+
+    pub(super) async fn try_start(&mut self) -> Result<(), StartError> {
         let stop = CancellationToken::new();
         let mut around = Surroundings::real(Arc::new(self.clock.clone()));
         if let Some(disk) = &self.disk {
             around.disk = Arc::clone(disk);
         }
-        let running = Gateway::start_in(self.config.clone(), around, stop.clone()).await.unwrap();
+        around.maps.clone_from(&self.maps);
+        let running = Gateway::start_in(self.config.clone(), around, stop.clone()).await?;
         self.address = running.address.to_string();
         self.metrics = running.metrics_address;
         self.running = Some((running, stop));
+        Ok(())
+    }
+
+    /// Stops it and starts it, so that nothing is in its memory.
+    pub(super) async fn restart(&mut self) {
+        self.stop().await;
+        self.start().await;
     }
 
     pub(super) async fn stop(&mut self) {

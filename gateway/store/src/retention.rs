@@ -67,7 +67,7 @@ struct Gone {
     records: HashMap<String, u64>,
     /// The last mark.
     mark: Retired,
-    /// The last of those retirements.
+    /// The last of those retirements of which everything is gone once the sealed segments are swept.
     last: u64,
 }
 
@@ -105,8 +105,9 @@ pub(crate) fn pass(shared: &Shared, ask: &mut Ask<'_>) -> Result<(), Stopped> {
         return Ok(());
     }
     let mut gone = Gone { records: progress().records.clone(), mark: last_mark(shared, &marks)?, ..Gone::default() };
+    let written = shared.journal.segments().last().map_or(0, |segment| segment.first());
     for (sequence, _) in open {
-        gone.names(shared, sequence)?;
+        gone.names(shared, sequence, written)?;
     }
     if sweep(shared, before, &gone)? {
         let mut progress = progress();
@@ -132,13 +133,12 @@ fn committed(answer: Result<Done, Rejected>) -> Result<(), ReadError> {
     }
 }
 
-/// The sealed segments of which nothing is younger, each with the sequence after it.
+/// The sealed segments in which something is older. The last of them may hold what is younger, too: small ones were packed together,
+/// and would never be old as a whole.
 fn old_segments(shared: &Shared, before: u64) -> Vec<Arc<Segment>> {
-    let sealed = shared.journal.sealed();
-    let ends =
-        sealed.iter().skip(1).map(|next| next.first()).chain(shared.journal.segments().last().map(|it| it.first()));
-    let old = sealed.iter().zip(ends).take_while(|(_, end)| *end <= before);
-    old.map(|(segment, _)| Arc::clone(segment)).collect()
+    let mut segments = shared.journal.sealed();
+    segments.retain(|segment| segment.first() < before);
+    segments
 }
 
 /// Looks for what is over, and retires it. Returns the last record of each name.
@@ -150,6 +150,9 @@ fn find(shared: &Shared, before: u64, ask: &mut Ask<'_>) -> Result<HashMap<Strin
         let mut met = Vec::new();
         let mut ended = Vec::new();
         shared.journal.each_fact(&segment, &mut |sequence, fact| {
+            if sequence >= before {
+                return Ok(());
+            }
             match &fact.kind {
                 Some(Kind::Accepted(it)) if it.case_id.is_empty() => {
                     loose.insert(sequence, (it.id.clone(), it.queue.clone()));
@@ -265,15 +268,18 @@ fn moves_case(fact: &Fact) -> bool {
 }
 
 impl Gone {
-    /// Takes in what a durable retirement names.
-    fn names(&mut self, shared: &Shared, sequence: u64) -> Result<(), ReadError> {
+    /// Takes in what a durable retirement names. Some of it may stand in the segment that is `written`, and cannot be swept yet: then
+    /// the retirement is needed for another day.
+    fn names(&mut self, shared: &Shared, sequence: u64, written: u64) -> Result<(), ReadError> {
         let fact = shared.journal.fact(sequence).map(|(fact, _)| fact)?;
         let Some(Kind::Retired(retired)) = &fact.kind else {
             return Err(shared.outbox.distrust("a retirement's row names another fact").into());
         };
         self.cases.extend(retired.cases.iter().cloned());
         self.messages.extend(&retired.messages);
-        self.last = self.last.max(sequence);
+        if retired.before <= written {
+            self.last = self.last.max(sequence);
+        }
         Ok(())
     }
 
@@ -316,7 +322,7 @@ fn sweep(shared: &Shared, before: u64, gone: &Gone) -> Result<bool, Stopped> {
         goes_on(shared)?;
         let mut dropped = HashSet::new();
         shared.journal.each_fact(&segment, &mut |sequence, fact| {
-            if gone.has(shared, &dropped, sequence, fact)? {
+            if sequence < before && gone.has(shared, &dropped, sequence, fact)? {
                 dropped.insert(sequence);
             }
             Ok(())

@@ -1,8 +1,8 @@
 //! A disk in memory that loses what was not synced, and fails where it is told to.
 //!
 //! Knows: for each file what was written and what of it is durable; which names are durable; how often each barrier was called.
-//! Never knows: who uses it. Invariant: after [`SimulatedDisk::cut_power`] nothing is there but what a barrier covered, and of the
-//! rest whichever sectors the seed lets through, as on a device that writes back in its own order.
+//! Never knows: who uses it. Invariant: after [`SimulatedDisk::cut_power`] everything is there that a barrier covered, and of the rest
+//! whichever sectors and changes of names the seed lets through, as on a file system and a device that write back in their own order.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -89,13 +89,45 @@ struct Contents {
     modified_ms: i64,
 }
 
+type Files = BTreeMap<PathBuf, Arc<SimulatedFile>>;
+
+/// A change to the names of a folder; wholly durable or not at all.
+#[derive(Debug, Clone)]
+enum NameChange {
+    Put(PathBuf, Arc<SimulatedFile>),
+    Moved(PathBuf, PathBuf, Arc<SimulatedFile>),
+    Gone(PathBuf),
+}
+
+impl NameChange {
+    fn is_in(&self, folder: &Path) -> bool {
+        let (Self::Put(path, _) | Self::Moved(_, path, _) | Self::Gone(path)) = self;
+        path.parent() == Some(folder)
+    }
+
+    fn apply(self, names: &mut Files) {
+        match self {
+            Self::Put(path, file) => drop(names.insert(path, file)),
+            Self::Moved(from, to, file) => {
+                names.remove(&from);
+                names.insert(to, file);
+            }
+            Self::Gone(path) => drop(names.remove(&path)),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Names {
-    now: BTreeMap<PathBuf, Arc<SimulatedFile>>,
-    durable: BTreeMap<PathBuf, Arc<SimulatedFile>>,
+    now: Files,
+    durable: Files,
+    /// What was done to names and no sync of its folder has covered, in order.
+    changes: Vec<NameChange>,
     locks: BTreeMap<PathBuf, Weak<SimulatedLock>>,
     /// Folders whose own names are not durable.
     loose: BTreeSet<PathBuf>,
+    /// Files that cannot be read.
+    spoiled: BTreeSet<PathBuf>,
 }
 
 /// A disk in memory. Clones share it.
@@ -140,13 +172,19 @@ impl SimulatedDisk {
         &self.faults
     }
 
-    /// Takes the power away: unsynced names are gone, and each unsynced sector is kept or lost as `seed` decides. Open files of
+    /// Takes the power away: each unsynced change of names and each unsynced sector is kept or lost as `seed` decides. Open files of
     /// before must no longer be used. Locks are free again.
     pub fn cut_power(&self, seed: u64) {
         let mut names = locked(&self.names);
+        let mut state = seed;
+        for change in std::mem::take(&mut names.changes) {
+            state = splitmix(state);
+            if state & 1 == 1 {
+                change.apply(&mut names.durable);
+            }
+        }
         let loose = std::mem::take(&mut names.loose);
         names.durable.retain(|file, _| !file.ancestors().any(|above| loose.contains(above)));
-        let mut state = seed;
         for file in names.durable.values() {
             let mut contents = locked(&file.contents);
             let dirty: Vec<usize> = std::mem::take(&mut contents.dirty).into_iter().collect();
@@ -165,6 +203,16 @@ impl SimulatedDisk {
     /// Makes a folder whose name is not durable before the folder above it is synced. Every other folder's name is durable.
     pub fn make_loose_dir(&self, path: &Path) {
         locked(&self.names).loose.insert(path.to_owned());
+    }
+
+    /// From here on the disk fails when it is asked about that file or for it, as where a sector is bad.
+    pub fn spoil(&self, path: &Path) {
+        locked(&self.names).spoiled.insert(path.to_owned());
+    }
+
+    /// Every file can be read again.
+    pub fn mend(&self) {
+        locked(&self.names).spoiled.clear();
     }
 
     /// The bytes of a file as they would be read now.
@@ -212,6 +260,12 @@ fn splitmix(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+impl Names {
+    fn is_well(&self, path: &Path) -> io::Result<()> {
+        if self.spoiled.contains(path) { Err(io::Error::other("simulated read error")) } else { Ok(()) }
+    }
+}
+
 impl Contents {
     fn write(&mut self, bytes: &[u8], at: usize) {
         let end = at.saturating_add(bytes.len());
@@ -248,7 +302,9 @@ impl Disk for SimulatedDisk {
     }
 
     fn info(&self, path: &Path) -> io::Result<Option<FileInfo>> {
-        Ok(locked(&self.names).now.get(path).map(|file| {
+        let names = locked(&self.names);
+        names.is_well(path)?;
+        Ok(names.now.get(path).map(|file| {
             let contents = locked(&file.contents);
             FileInfo { length: contents.written.len() as u64, modified_ms: contents.modified_ms }
         }))
@@ -261,8 +317,10 @@ impl Disk for SimulatedDisk {
             let contents = Contents { modified_ms: self.faults.now_ms.load(Ordering::SeqCst), ..Contents::default() };
             let file = Arc::new(SimulatedFile { contents: Mutex::new(contents), faults: Arc::clone(&self.faults) });
             names.now.insert(path.to_owned(), Arc::clone(&file));
+            names.changes.push(NameChange::Put(path.to_owned(), Arc::clone(&file)));
             return Ok(file);
         }
+        names.is_well(path)?;
         let file = names.now.get(path).ok_or_else(|| missing(path))?;
         Ok(Arc::<SimulatedFile>::clone(file))
     }
@@ -270,14 +328,19 @@ impl Disk for SimulatedDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.faults.changes()?;
         let mut names = locked(&self.names);
-        let file = names.now.remove(from).ok_or_else(|| missing(from))?;
-        names.now.insert(to.to_owned(), file);
+        let file = names.now.get(from).map(Arc::clone).ok_or_else(|| missing(from))?;
+        let change = NameChange::Moved(from.to_owned(), to.to_owned(), file);
+        change.clone().apply(&mut names.now);
+        names.changes.push(change);
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.faults.changes()?;
-        locked(&self.names).now.remove(path).map(drop).ok_or_else(|| missing(path))
+        let mut names = locked(&self.names);
+        names.now.remove(path).ok_or_else(|| missing(path))?;
+        names.changes.push(NameChange::Gone(path.to_owned()));
+        Ok(())
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -285,6 +348,7 @@ impl Disk for SimulatedDisk {
         let mut names = locked(&self.names);
         let inside = |file: &PathBuf| file.parent() == Some(path);
         names.loose.retain(|folder| !inside(folder));
+        names.changes.retain(|change| !change.is_in(path));
         let now: Vec<_> =
             names.now.iter().filter(|(file, _)| inside(file)).map(|(k, v)| (k.clone(), Arc::clone(v))).collect();
         names.durable.retain(|file, _| !inside(file));

@@ -1,10 +1,13 @@
 //! Maps in memory, for simulation and tests: kept by folder as long as the [`MemoryMaps`] lives, so that a reopened store finds
-//! its rows again, all of them or, after [`MemoryMaps::lose_last`], those of the batch before.
+//! its rows again, all of them or, after [`MemoryMaps::lose_last`], those of the batch before; and that fail where they are told to.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU8, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -16,6 +19,21 @@ use crate::error::MapError;
 #[derive(Debug, Clone, Default)]
 pub struct MemoryMaps {
     maps: Arc<Mutex<BTreeMap<PathBuf, Arc<MemoryMap>>>>,
+    spoiled: Spoiled,
+}
+
+/// The letter of the rows that cannot be read; 0: all can.
+#[derive(Debug, Clone, Default)]
+struct Spoiled(Arc<AtomicU8>);
+
+impl Spoiled {
+    fn check(&self, key: &[u8]) -> Result<(), MapError> {
+        match self.0.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            letter if key.first().is_some_and(|first| *first != letter) => Ok(()),
+            _ => Err(MapError("simulated read error".into())),
+        }
+    }
 }
 
 type Rows = (BTreeMap<Key, Bytes>, Undo);
@@ -28,6 +46,7 @@ pub(crate) struct MemoryMap {
     rows: RwLock<Rows>,
     /// It takes no further rows beyond so many.
     rows_max: usize,
+    spoiled: Spoiled,
 }
 
 impl Default for MemoryMap {
@@ -39,7 +58,7 @@ impl Default for MemoryMap {
 impl MemoryMap {
     /// An empty map for up to so many rows.
     pub(crate) fn bounded(rows_max: usize) -> Self {
-        Self { rows: RwLock::default(), rows_max }
+        Self { rows: RwLock::default(), rows_max, spoiled: Spoiled::default() }
     }
 }
 
@@ -61,6 +80,16 @@ impl MemoryMaps {
         }
     }
 
+    /// From here on reading rows of that kind (its letter: see the store's `rows`) fails, and so does making the map anew.
+    pub fn spoil(&self, letter: u8) {
+        self.spoiled.0.store(letter, Ordering::SeqCst);
+    }
+
+    /// Every row can be read again.
+    pub fn mend(&self) {
+        self.spoiled.0.store(0, Ordering::SeqCst);
+    }
+
     fn locked(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Arc<MemoryMap>>> {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,10 +105,12 @@ fn set(rows: &mut BTreeMap<Key, Bytes>, key: Key, value: Option<Bytes>) -> Optio
 
 impl Maps for MemoryMaps {
     fn open(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, MapError> {
-        Ok(Arc::<MemoryMap>::clone(self.locked().entry(folder.to_owned()).or_default()))
+        let make = || Arc::new(MemoryMap { spoiled: self.spoiled.clone(), ..MemoryMap::default() });
+        Ok(Arc::<MemoryMap>::clone(self.locked().entry(folder.to_owned()).or_insert_with(make)))
     }
 
     fn wipe(&self, folder: &Path) -> Result<(), MapError> {
+        self.spoiled.check(&[])?;
         self.locked().remove(folder);
         Ok(())
     }
@@ -87,6 +118,7 @@ impl Maps for MemoryMaps {
 
 impl OrderedMap for MemoryMap {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MapError> {
+        self.spoiled.check(key)?;
         Ok(self.rows.read().unwrap_or_else(PoisonError::into_inner).0.get(key).cloned())
     }
 
@@ -94,6 +126,7 @@ impl OrderedMap for MemoryMap {
         if from >= to {
             return Ok(Vec::new());
         }
+        self.spoiled.check(from)?;
         let locked = self.rows.read().unwrap_or_else(PoisonError::into_inner);
         let range = locked.0.range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(to)));
         Ok(range.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())

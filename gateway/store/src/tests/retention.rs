@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{CLOCK_CONFIRMED, MessageState, ReadError};
 
-const RETENTION_DAYS: i64 = 30;
-const LARGE: usize = 100_000;
+pub(super) const RETENTION_DAYS: i64 = 30;
+pub(super) const LARGE: usize = 100_000;
 
 pub(crate) fn lab() -> Lab {
     let mut lab = Lab::new();
@@ -21,7 +21,7 @@ pub(crate) fn lab() -> Lab {
     lab
 }
 
-fn now_ms(lab: &Lab) -> i64 {
+pub(super) fn now_ms(lab: &Lab) -> i64 {
     use tramite_proto::clock::Clock as _;
     lab.clock.now_ms()
 }
@@ -31,7 +31,7 @@ fn moved(case: u64, to: &str) -> Option<CaseMove> {
     Some(parties(CaseMove { kind: "REFERRAL".into(), ..case_move(case, to) }))
 }
 
-fn in_case(number: u64, case: u64, to: &str, remember_ms: i64) -> Change {
+pub(super) fn in_case(number: u64, case: u64, to: &str, remember_ms: i64) -> Change {
     let with = |fact: &mut Accepted| {
         fact.case_id = id(case);
         fact.case_move = moved(case, to);
@@ -42,7 +42,7 @@ fn in_case(number: u64, case: u64, to: &str, remember_ms: i64) -> Change {
 }
 
 /// Handed over, with a notice to the sender, which takes it.
-fn hand_over(running: &mut Running, sequence: u64) {
+pub(super) fn hand_over(running: &mut Running, sequence: u64) {
     let fact =
         Settled { sequence, outcome: Outcome::HandedOver.into(), notify: vec!["caritas".into()], ..Settled::default() };
     let notice = running.done(Change::Settle { fact: Box::new(fact), sign: Vec::new(), mover: None });
@@ -50,7 +50,7 @@ fn hand_over(running: &mut Running, sequence: u64) {
     running.done(settle(notice, Outcome::HandedOver));
 }
 
-fn record(name: &str, value: &str) -> Change {
+pub(super) fn record(name: &str, value: &str) -> Change {
     let fact = Recorded { name: name.into(), value: Some(bytes(value)), ..Recorded::default() };
     Change::Record { fact: Box::new(fact) }
 }
@@ -66,7 +66,7 @@ pub(crate) fn pass_days(lab: &Lab, running: &mut Running, days: i64) {
 }
 
 /// Fills a segment and some.
-fn fill(running: &mut Running, from: u64) {
+pub(super) fn fill(running: &mut Running, from: u64) {
     for number in from..from + 13 {
         running.done(in_case(number, number, "requested", T0 + 300 * DAY_MS));
     }
@@ -119,12 +119,12 @@ fn a_life(running: &mut Running) {
     running.writer.apply();
 }
 
-fn case_of(running: &Running, case: u64) -> Option<crate::CaseRow> {
+pub(super) fn case_of(running: &Running, case: u64) -> Option<crate::CaseRow> {
     running.store.case(CaseId::from_bytes(&id(case)).unwrap()).unwrap()
 }
 
 /// The sequences that are there.
-fn there(running: &Running) -> BTreeSet<u64> {
+pub(super) fn there(running: &Running) -> BTreeSet<u64> {
     let all = running.store.facts(0, usize::try_from(running.store.sequence()).unwrap()).unwrap();
     all.into_iter().map(|(sequence, _)| sequence).collect()
 }

@@ -1,0 +1,285 @@
+//! What cannot be read is never taken for not there: it is said, and waits until it can be.
+
+use std::{path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use tramite_certs::{
+    keyring::Keyring,
+    trust::{Trust, TrustFiles},
+};
+use tramite_proto::{
+    clock::SystemClock,
+    ids::{CaseId, ConversationId, Digest},
+    pb::{
+        directory::v1::{ListInstitutionsRequest, directory_client::DirectoryClient},
+        operations::v1::HoldRequest,
+        statement::v1::Statement,
+    },
+    reason::Reason,
+    statement::{Event, SealedPart},
+};
+use tramite_store::{Notary, Options, Seams, Store, disk::SimulatedDisk, map::MemoryMaps};
+
+use super::{
+    adapter::{Adapter, Draft, random, refused, two},
+    parts::{header, put, sealed},
+    world::World,
+};
+use crate::{StartError, directory, gateway::held, parts::Parts, waiting::Waiting};
+
+/// Rows of cases, of charges and of records.
+const CASES: u8 = b'c';
+const CHARGES: u8 = b'b';
+const RECORDS: u8 = b'n';
+
+/// Signs nothing.
+#[derive(Debug)]
+struct NoPen;
+
+impl Notary for NoPen {
+    fn sign(&self, _: i64, _: &[Bytes]) -> Result<Vec<Statement>, String> {
+        Ok(Vec::new())
+    }
+}
+
+fn store(maps: &MemoryMaps) -> Store {
+    let seams = Seams::real(Arc::new(SystemClock), Arc::new(NoPen));
+    let seams = Seams { disk: Arc::new(SimulatedDisk::new()), maps: Arc::new(maps.clone()), ..seams };
+    Options::new("store", "gateway").open(seams).unwrap().0
+}
+
+/// The journal's first segment.
+fn first_segment(world: &World) -> PathBuf {
+    world.config.data.join("journal/0000000000000001.seg")
+}
+
+/// So many large messages that what comes next stands in another segment.
+async fn fill(caritas: &Adapter, inps: &Adapter) {
+    for _ in 0..20 {
+        let draft = Draft { body: vec![0x6d; 60_000].into(), ..caritas.draft("inps") };
+        caritas.submit(&caritas.message(&draft, inps)).await.unwrap();
+    }
+}
+
+fn known(world: &World) -> (Adapter, Adapter) {
+    (Adapter::of(world, "caritas"), Adapter::of(world, "inps"))
+}
+
+#[tokio::test]
+async fn a_gateway_that_cannot_read_who_is_held_does_not_start_and_holds_them_when_it_can() {
+    let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
+    let mut world = World::simulated(&disk, &maps).await;
+    let (caritas, inps) = two(&world).await;
+    let hold = HoldRequest { institution: "inps".to_owned(), reason: "maintenance".to_owned() };
+    world.operations().hold(hold).await.unwrap();
+    caritas.refer(&inps).await;
+    world.stop().await;
+    for letter in [RECORDS, CHARGES] {
+        maps.spoil(letter);
+        let error = world.try_start().await.unwrap_err();
+        assert!(matches!(error, StartError::Unreadable(_)), "{error:?}");
+        assert!(error.to_string().contains("start again"), "{error}");
+        maps.mend();
+    }
+    world.start().await;
+    assert!(Adapter::of(&world, "inps").receive(8).await.is_quiet().await, "it is held");
+}
+
+#[tokio::test]
+async fn none_of_what_a_start_reads_is_taken_for_not_there() {
+    let (world, maps) = (World::new().await, MemoryMaps::new());
+    let files = TrustFiles::from(&world.config.tls);
+    let trust = Trust::load(files, world.config.trust_domain.clone(), Arc::new(world.clock.clone())).unwrap();
+    let (store, keyring) = (store(&maps), Keyring::new(trust));
+    let all = || {
+        [
+            held(&store).map(drop),
+            directory::refill(&store, &keyring),
+            Parts::load(&store).map(drop),
+            Waiting::load(&store).map(drop),
+        ]
+        .map(|read| read.is_ok())
+    };
+    assert_eq!(all(), [true; 4]);
+    maps.spoil(RECORDS);
+    assert_eq!(all(), [false, false, false, true]);
+    maps.spoil(CHARGES);
+    assert_eq!(all(), [true, true, true, false]);
+}
+
+#[tokio::test]
+async fn a_notice_whose_message_cannot_be_read_is_put_off_and_comes_whole() {
+    let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
+    let mut world = World::simulated(&disk, &maps).await;
+    let (caritas, inps) = two(&world).await;
+    let draft = caritas.refer(&inps).await;
+    fill(&caritas, &inps).await;
+    let mut recipient = inps.receive(1).await;
+    let delivery = recipient.delivery().await;
+    assert_eq!(delivery.origin.jti, draft.id);
+    recipient.opened(&inps, &delivery).await;
+    drop(recipient);
+    world.restart().await;
+    disk.spoil(&first_segment(&world));
+    let (caritas, _) = known(&world);
+    let mut sender = caritas.receive(8).await;
+    assert!(sender.is_quiet().await, "a notice that says of no message");
+    assert!(world.metric("retries_total", "STORE_FAILED").await >= 1.0);
+    disk.mend();
+    let notice = sender.notice().await;
+    assert_eq!(notice.message_id, draft.id.to_string());
+    assert_eq!(notice.evidence.unwrap().evt, Event::ContentHandover);
+}
+
+/// A case that inps has brought to `accepted`, and its next move on its way to caritas.
+async fn moved(world: &World) -> (Draft, Draft) {
+    let (caritas, inps) = two(world).await;
+    let case = Draft { conversation: Some(ConversationId::new(0, random())), ..caritas.draft("inps") };
+    caritas.submit(&caritas.message(&case, &inps)).await.unwrap();
+    let next = |status| Draft {
+        case: Some(CaseId::from(case.id)),
+        conversation: case.conversation,
+        message_type: "tramite.body.v1.ReferralUpdate",
+        status,
+        lives_s: 3_600,
+        ..inps.draft("caritas")
+    };
+    inps.submit(&inps.message(&next("accepted"), &caritas)).await.unwrap();
+    let mut recipient = caritas.receive(8).await;
+    let delivery = recipient.delivery().await;
+    recipient.opened(&caritas, &delivery).await;
+    let last = next("in_progress");
+    inps.submit(&inps.message(&last, &caritas)).await.unwrap();
+    (case, last)
+}
+
+/// The same move again, as another message.
+async fn again(world: &World, last: &Draft) -> Result<(), Reason> {
+    let (caritas, inps) = known(world);
+    let again = Draft { id: inps.draft("caritas").id, ..last.clone() };
+    inps.submit(&inps.message(&again, &caritas)).await.map(drop).map_err(|refused| refused.reason)
+}
+
+#[tokio::test]
+async fn a_refusal_whose_case_cannot_be_read_is_not_settled_yet_and_then_takes_the_move_back() {
+    let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
+    let mut world = World::simulated(&disk, &maps).await;
+    let (_, last) = moved(&world).await;
+    world.restart().await;
+    let (caritas, _) = known(&world);
+    let mut recipient = caritas.receive(8).await;
+    let delivery = recipient.delivery().await;
+    let receipt = caritas.receipt(&delivery, false);
+    maps.spoil(CASES);
+    let refused = recipient.sign_for(&caritas, delivery.id, &receipt).await.unwrap_err();
+    assert_eq!((refused.reason, refused.retryable()), (Reason::StoreFailed, true));
+    maps.mend();
+    recipient.sign_for(&caritas, delivery.id, &receipt).await.unwrap();
+    assert_eq!(again(&world, &last).await, Ok(()), "the move was taken back");
+}
+
+#[tokio::test]
+async fn a_message_whose_case_cannot_be_read_expires_later_and_then_takes_its_move_back() {
+    let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
+    let mut world = World::simulated(&disk, &maps).await;
+    let (_, last) = moved(&world).await;
+    world.restart().await;
+    maps.spoil(CASES);
+    world.clock.advance_s(3_601);
+    world.until("retries_total", "STORE_FAILED", 1.0).await;
+    assert_eq!(world.metric("expired_total", "").await, 0.0);
+    maps.mend();
+    world.until("expired_total", "", 1.0).await;
+    assert_eq!(again(&world, &last).await, Ok(()), "the move was taken back");
+}
+
+#[tokio::test]
+async fn a_referral_whose_case_cannot_be_read_expires_later_and_its_case_with_it() {
+    let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
+    let mut world = World::simulated(&disk, &maps).await;
+    let (caritas, inps) = two(&world).await;
+    let case = Draft { lives_s: 3_600, conversation: Some(ConversationId::new(0, random())), ..caritas.draft("inps") };
+    caritas.submit(&caritas.message(&case, &inps)).await.unwrap();
+    world.restart().await;
+    maps.spoil(CASES);
+    world.clock.advance_s(3_601);
+    world.until("retries_total", "STORE_FAILED", 1.0).await;
+    maps.mend();
+    world.until("expired_total", "", 1.0).await;
+    let late = Draft {
+        case: Some(CaseId::from(case.id)),
+        conversation: case.conversation,
+        message_type: "tramite.body.v1.ReferralUpdate",
+        status: "accepted",
+        ..inps.draft("caritas")
+    };
+    let (caritas, inps) = known(&world);
+    let refused = inps.submit(&inps.message(&late, &caritas)).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::CaseTransitionInvalid, "the case is over");
+}
+
+#[tokio::test]
+async fn a_case_whose_first_message_cannot_be_read_ends_later_and_with_evidence() {
+    let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
+    let mut world = World::simulated(&disk, &maps).await;
+    let (caritas, inps) = two(&world).await;
+    let case = Draft { deadline_s: Some(3_600), ..caritas.draft("inps") };
+    caritas.submit(&caritas.message(&case, &inps)).await.unwrap();
+    fill(&caritas, &inps).await;
+    let (mut sender, mut recipient) = (caritas.receive(8).await, inps.receive(1).await);
+    let delivery = recipient.delivery().await;
+    recipient.opened(&inps, &delivery).await;
+    let notice = sender.notice().await;
+    sender.acknowledge(&notice).await;
+    drop((sender, recipient));
+    world.restart().await;
+    disk.spoil(&first_segment(&world));
+    world.clock.advance_s(3_601);
+    world.until("retries_total", "STORE_FAILED", 1.0).await;
+    assert_eq!(world.metric("cases_expired_total", "").await, 0.0);
+    disk.mend();
+    let (caritas, _) = known(&world);
+    let notice = caritas.receive(8).await.notice().await;
+    assert_eq!(notice.evidence.map(|evidence| evidence.evt), Some(Event::AcceptanceRejectionExpiry));
+}
+
+#[tokio::test]
+async fn a_part_of_which_the_disk_does_not_say_is_neither_missing_nor_forgotten() {
+    let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
+    let world = World::simulated(&disk, &maps).await;
+    let (caritas, inps) = two(&world).await;
+    let bytes = sealed();
+    let part = SealedPart { len: bytes.len() as u64, s256: Digest::of(&bytes) };
+    let draft = Draft { parts: vec![part; 3], ..caritas.draft("inps") };
+    for number in 0..3 {
+        assert!(put(&caritas, header(&draft, number, &bytes), &bytes).await.unwrap());
+    }
+    let parts = world.config.data.join("parts");
+    disk.paths().iter().filter(|path| path.starts_with(&parts)).for_each(|path| disk.spoil(path));
+    let submitted = caritas.submit(&caritas.message(&draft, &inps)).await.unwrap_err();
+    assert_eq!(submitted.reason, Reason::StoreFailed);
+    // For want of room those that are gone are looked for.
+    let next = caritas.draft("inps");
+    let over = put(&caritas, header(&next, 0, &bytes), &bytes).await.unwrap_err();
+    assert_eq!(over.reason, Reason::QuotaExceeded);
+    let same = put(&caritas, header(&draft, 0, &bytes), &bytes).await.unwrap_err();
+    assert_eq!(same.reason, Reason::StoreFailed);
+    disk.mend();
+    caritas.submit(&caritas.message(&draft, &inps)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_read_shows_nobody_without_keys() {
+    let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
+    let mut world = World::simulated(&disk, &maps).await;
+    two(&world).await;
+    world.restart().await;
+    let (caritas, _) = known(&world);
+    let mut directory = DirectoryClient::new(caritas.channel.clone());
+    maps.spoil(RECORDS);
+    let status = directory.list_institutions(ListInstitutionsRequest {}).await.unwrap_err();
+    assert_eq!(refused(status).reason, Reason::StoreFailed);
+    maps.mend();
+    let list = directory.list_institutions(ListInstitutionsRequest {}).await.unwrap().into_inner();
+    assert!(list.institutions.iter().any(|institution| !institution.keys.is_empty()));
+}
