@@ -55,10 +55,8 @@ const MANIFEST: u8 = b'm';
 const SUM: &[u8] = &[MANIFEST];
 /// What the files' names end in.
 pub(super) const EXTENSION: &str = "run";
-/// So many files of one size class become one.
-const FAN: usize = 6;
-/// Bytes of the least size class; the next ones are `FAN` times larger each.
-const CLASS_BYTES: u64 = 1024 * 1024;
+/// So many files become one, at least.
+const FAN: usize = 8;
 
 /// What the rows' owner says about its keys.
 #[derive(Debug, Clone, Copy)]
@@ -221,14 +219,16 @@ impl RunMap {
         *runs = Arc::new(change(&runs));
     }
 
-    /// The files that should become one: the newest of at most some size class, when there are enough of them.
+    /// The files that should become one: the newest, as few as make it worth their while. The largest is written anew only with as
+    /// much that is newer, so a row is written some five times, and a million that wait are left alone by what comes and goes above
+    /// them; yet each file that stays is larger than all newer ones together, so there are some ten.
     fn crowd(&self) -> Vec<Arc<Run>> {
         let runs = self.runs();
-        let largest = runs.iter().map(|run| class(run.bytes)).max().unwrap_or(0);
-        for most in 0..=largest {
-            let small = runs.iter().rev().take_while(|run| class(run.bytes) <= most).count();
-            if small >= FAN {
-                return runs.get(runs.len() - small..).unwrap_or_default().to_vec();
+        let (mut all, mut largest) = (0, 0);
+        for (count, run) in (1..).zip(runs.iter().rev()) {
+            (all, largest) = (all + run.bytes, largest.max(run.bytes));
+            if count >= FAN && all >= 2 * largest {
+                return runs.get(runs.len() - count..).unwrap_or_default().to_vec();
             }
         }
         Vec::new()
@@ -266,10 +266,6 @@ impl RunMap {
 /// Bytes that can be written where the files are.
 fn room(folder: &Path) -> u64 {
     rustix::fs::statvfs(folder).map_or(0, |about| about.f_bavail.saturating_mul(about.f_frsize))
-}
-
-fn class(bytes: u64) -> u32 {
-    (bytes / CLASS_BYTES).max(1).ilog(FAN as u64)
 }
 
 impl OrderedMap for RunMap {
