@@ -41,6 +41,7 @@ use crate::error::MapError;
 mod bloom;
 mod cursor;
 mod file;
+mod index;
 
 use cursor::{Cursor, Merge};
 use file::{Run, RunWriter};
