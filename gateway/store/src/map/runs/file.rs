@@ -92,6 +92,13 @@ pub(super) fn too_long(_: std::num::TryFromIntError) -> MapError {
     MapError("a row is longer than any may be".into())
 }
 
+/// Bytes with which both begin.
+fn shared(a: &[u8], b: &[u8]) -> usize {
+    let words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0).take_while(|(a, b)| a == b).count() * 8;
+    let rest = a.iter().zip(b).skip(words).take_while(|(a, b)| a == b).count();
+    words + rest
+}
+
 impl RunWriter {
     pub(super) fn create(path: PathBuf, number: u64, probe: fn(&[u8]) -> Option<&[u8]>) -> Result<Self, MapError> {
         let mut options = OpenOptions::new();
@@ -119,8 +126,7 @@ impl RunWriter {
             self.index.begin_block(key, self.written + self.block_at as u64)?;
         }
         self.index.note(key, &self.last);
-        let shared =
-            if begins { 0 } else { self.last.iter().zip(key).take_while(|(before, now)| before == now).count() };
+        let shared = if begins { 0 } else { shared(&self.last, key) };
         let rest = key.get(shared..).unwrap_or_default();
         let length = value.map_or(Ok(REMOVED), |value| u32::try_from(value.len()).map_err(too_long))?;
         self.buffer.extend_from_slice(&u16::try_from(shared).map_err(too_long)?.to_le_bytes());
