@@ -58,6 +58,10 @@ const SUM: &[u8] = &[MANIFEST];
 pub(super) const EXTENSION: &str = "run";
 /// So many files become one, at least.
 const FAN: usize = 8;
+/// A row has about so many bytes in a file.
+const ROW_BYTES: u64 = 50;
+/// So many removed rows may be passed over before it counts: some 50 ms of work.
+const PASSED_MIN: u64 = 128 * 1024;
 
 /// What the rows' owner says about its keys.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +94,8 @@ struct RunMap {
     sum: Mutex<u64>,
     /// One merge at a time.
     merging: Mutex<()>,
+    /// Removed rows that were passed over by scans since all files became one.
+    passed: AtomicU64,
 }
 
 fn failed(action: &str, path: &Path) -> impl FnOnce(io::Error) -> MapError {
@@ -144,7 +150,8 @@ impl RunMaps {
         let number = runs.iter().map(|run| run.number.max(run.order)).max().map_or(0, |last| last + 1);
         NUMBER.fetch_max(number, Ordering::Relaxed);
         let (runs, sum) = (RwLock::new(Arc::new(runs)), Mutex::new(sum));
-        Ok(RunMap { root, folder: folder.to_owned(), shape: self.shape, runs, sum, merging: Mutex::default() })
+        let (folder, shape) = (folder.to_owned(), self.shape);
+        Ok(RunMap { root, folder, shape, runs, sum, merging: Mutex::default(), passed: AtomicU64::new(0) })
     }
 }
 
@@ -223,6 +230,9 @@ impl RunMap {
     /// The files that should become one: the newest, as few as make it worth their while. The largest is written anew only with as
     /// much that is newer, so a row is written some five times, and a million that wait are left alone by what comes and goes above
     /// them; yet each file that stays is larger than all newer ones together, so there are some ten.
+    ///
+    /// All of them, once scans have passed over as many removed rows as a merge of all would go through: a million that were delivered
+    /// lie before what waits next, and each look at what is due would go over them.
     fn crowd(&self) -> Vec<Arc<Run>> {
         let runs = self.runs();
         let (mut all, mut largest) = (0, 0);
@@ -232,13 +242,17 @@ impl RunMap {
                 return runs.get(runs.len() - count..).unwrap_or_default().to_vec();
             }
         }
-        Vec::new()
+        let passed = self.passed.load(Ordering::Relaxed);
+        if runs.len() > 1 && passed >= PASSED_MIN.max(all / ROW_BYTES) { runs.to_vec() } else { Vec::new() }
     }
 
     /// Writes the rows of `inputs` (neighbours, oldest first) into one file and lets it take their place.
     fn merge(&self, inputs: &[Arc<Run>]) -> Result<(), MapError> {
         let (Some(oldest), Some(newest)) = (inputs.first(), inputs.last()) else { return Ok(()) };
         let nothing_below = self.runs().first().is_some_and(|first| first.order == oldest.order);
+        if nothing_below {
+            self.passed.store(0, Ordering::Relaxed);
+        }
         let mut writer = self.writer()?;
         let mut rows = Merge::new(inputs.iter().rev().map(Cursor::all).collect::<Result<_, _>>()?);
         while let Some((key, value)) = rows.next()? {
@@ -298,16 +312,19 @@ impl OrderedMap for RunMap {
         let runs = self.runs();
         let asked = runs.iter().rev().filter(|run| run.may_have(from, to, probed));
         let mut rows = Merge::new(asked.map(|run| Cursor::at(run, from)).collect::<Result<_, _>>()?);
-        let mut count = 0;
+        let (mut count, mut passed) = (0, 0);
         while count < limit {
             match rows.next()? {
                 Some((key, Some(value))) if key.as_slice() < to => {
                     found.push((key, value));
                     count += 1;
                 }
-                Some((key, None)) if key.as_slice() < to => {}
+                Some((key, None)) if key.as_slice() < to => passed += 1,
                 _ => break,
             }
+        }
+        if passed > 0 {
+            self.passed.fetch_add(passed, Ordering::Relaxed);
         }
         found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         found.truncate(limit);

@@ -145,6 +145,24 @@ fn what_comes_and_goes_leaves_the_file_of_a_million_alone_until_it_is_as_large()
 }
 
 #[test]
+fn removed_rows_that_are_passed_over_again_and_again_go() {
+    let (folder, root) = (tempfile::tempdir().unwrap(), MemoryMaps::new());
+    let map = maps(&root).open(folder.path()).unwrap();
+    let key = |row: u32| Key::from_vec(format!("b{row:08}").into_bytes());
+    map.apply(&mut (0..20_000).map(|row| (key(row), Some(Bytes::from_static(&[7; 20]))))).unwrap();
+    map.apply(&mut (0..15_000).map(|row| (key(row), None))).unwrap();
+    let look = || assert_eq!(map.scan(b"b", b"c", 1).unwrap()[0].0, key(15_000));
+    let looks = (1..100).find(|_| {
+        look();
+        map.tidy().unwrap()
+    });
+    assert_eq!(looks, Some(9), "as many as make it worth the while");
+    assert_eq!(files(folder.path()).len(), 1);
+    look();
+    assert!(!map.tidy().unwrap());
+}
+
+#[test]
 fn a_map_that_was_replaced_touches_no_file_of_the_one_after_it() {
     let (folder, root) = (tempfile::tempdir().unwrap(), MemoryMaps::new());
     let outbox = folder.path().join("outbox");
