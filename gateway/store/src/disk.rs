@@ -76,6 +76,11 @@ pub trait DiskFile: Send + Sync + Debug {
     }
     /// Gives the bytes of a range back to the disk; they read as zeros. Where holes are not supported, zeros are written.
     fn punch(&self, offset: u64, length: u64) -> io::Result<()>;
+    /// Where, from `offset` on, a byte may stand that is not zero; none: zeros stand up to the end. So that what is reserved and was
+    /// never written need not be read. It may say too little.
+    fn written_from(&self, offset: u64) -> io::Result<Option<u64>> {
+        Ok(Some(offset))
+    }
     /// Bytes, holes counted.
     fn length(&self) -> io::Result<u64>;
 }

@@ -95,14 +95,31 @@ impl RecentFacts {
         Some(recent.clone())
     }
 
-    /// Lets the content of a final one go; its fact may be asked for by a repeat or a notice.
+    /// Lets the content of a final one go; its fact may be asked for by a repeat or a notice. It counts on: both are pieces of the frame
+    /// in which they came, which is in memory as long as either is.
     pub(crate) fn drop_content(&self, sequence: u64) {
         let mut kept = self.locked();
-        let Some(place) = kept.place(sequence) else { return };
-        let Some(Some((there, bytes))) = kept.places.get_mut(place) else { return };
-        let gone = std::mem::take(&mut there.content).len();
-        there.place = None;
-        *bytes = bytes.saturating_sub(gone);
-        kept.bytes = kept.bytes.saturating_sub(gone);
+        let place = kept.place(sequence);
+        if let Some(Some((there, _))) = place.and_then(|place| kept.places.get_mut(place)) {
+            (there.content, there.place) = (Bytes::new(), None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_counts_as_long_as_the_frame_in_which_it_came_is_kept() {
+        let fact = Arc::new(Fact::default());
+        let recent = || Recent { fact: Arc::clone(&fact), content: Bytes::from(vec![7; 10_000]), place: None };
+        let recents = RecentFacts::new(20 * size(&recent()));
+        recents.keep((1..=20).map(|sequence| (sequence, recent())));
+        (1..=20).for_each(|sequence| recents.drop_content(sequence));
+        assert!(recents.get(1).unwrap().content.is_empty());
+        recents.keep((21..=25).map(|sequence| (sequence, recent())));
+        let kept: Vec<u64> = (1..=25).filter(|sequence| recents.get(*sequence).is_some()).collect();
+        assert_eq!(kept, (6..=25).collect::<Vec<_>>());
     }
 }

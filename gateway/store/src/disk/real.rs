@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FallocateFlags, FlockOperation, fallocate, fdatasync, flock},
+    fs::{FallocateFlags, FlockOperation, SeekFrom, fallocate, fdatasync, flock, seek},
     io::Errno,
 };
 
@@ -168,6 +168,17 @@ impl DiskFile for RealFile {
         match fallocate(&self.0, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => zero(self, offset, length),
             other => Ok(other?),
+        }
+    }
+
+    fn written_from(&self, offset: u64) -> io::Result<Option<u64>> {
+        // The file's own position, which this moves, is used by nobody.
+        match seek(&self.0, SeekFrom::Data(offset)) {
+            Ok(at) => Ok(Some(at)),
+            // Nothing but holes and what is only reserved.
+            Err(Errno::NXIO) => Ok(None),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(offset)),
+            Err(e) => Err(e.into()),
         }
     }
 

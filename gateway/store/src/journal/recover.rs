@@ -443,13 +443,12 @@ fn last_byte(segment: &Segment, file: &dyn DiskFile, offset: u64) -> Result<Opti
     let mut last = None;
     let mut at = offset;
     let end = file.length().map_err(io_failed("measure", &segment.path))?;
-    while at < end {
-        file.read_at(&mut piece, at).map_err(io_failed("read", &segment.path))?;
+    while let Some(here) = next_piece(file, at, end, &mut piece).map_err(io_failed("read", &segment.path))? {
         if piece != ZEROS {
             let i = piece.iter().rposition(|byte| *byte != 0);
-            last = i.map(|i| at.saturating_add(i as u64));
+            last = i.map(|i| here.saturating_add(i as u64));
         }
-        at = at.saturating_add(SEARCH_BYTES as u64);
+        at = here.saturating_add(SEARCH_BYTES as u64);
     }
     Ok(last)
 }
@@ -462,14 +461,20 @@ fn is_zero(segment: &Segment, file: &dyn DiskFile, offset: u64) -> Result<bool, 
 pub(super) fn first_byte_of(file: &dyn DiskFile, offset: u64, end: u64) -> io::Result<Option<u64>> {
     let mut piece = vec![0; SEARCH_BYTES];
     let mut at = offset;
-    while at < end {
-        file.read_at(&mut piece, at)?;
+    while let Some(here) = next_piece(file, at, end, &mut piece)? {
         if piece != ZEROS {
-            return Ok(piece.iter().position(|byte| *byte != 0).map(|i| at.saturating_add(i as u64)));
+            return Ok(piece.iter().position(|byte| *byte != 0).map(|i| here.saturating_add(i as u64)));
         }
-        at = at.saturating_add(SEARCH_BYTES as u64);
+        at = here.saturating_add(SEARCH_BYTES as u64);
     }
     Ok(None)
+}
+
+/// Reads the next piece before `end` that may be more than reserved zeros, and says where it begins: a million that wait have some
+/// gigabytes of spare segments, which an opening must not go through.
+fn next_piece(file: &dyn DiskFile, at: u64, end: u64, piece: &mut [u8]) -> io::Result<Option<u64>> {
+    let here = file.written_from(at)?.filter(|here| *here < end);
+    here.map(|here| file.read_at(piece, here).map(|()| here)).transpose()
 }
 
 /// What would be cut: from where the groups end to the last byte that is not zero.

@@ -41,6 +41,7 @@ use crate::error::MapError;
 mod bloom;
 mod cursor;
 mod file;
+mod index;
 
 use cursor::{Cursor, Merge};
 use file::{Run, RunWriter};
@@ -55,10 +56,12 @@ const MANIFEST: u8 = b'm';
 const SUM: &[u8] = &[MANIFEST];
 /// What the files' names end in.
 pub(super) const EXTENSION: &str = "run";
-/// So many files of one size class become one.
-const FAN: usize = 6;
-/// Bytes of the least size class; the next ones are `FAN` times larger each.
-const CLASS_BYTES: u64 = 1024 * 1024;
+/// So many files become one, at least.
+const FAN: usize = 8;
+/// A row has about so many bytes in a file.
+const ROW_BYTES: u64 = 50;
+/// So many removed rows may be passed over before it counts: some 50 ms of work.
+const PASSED_MIN: u64 = 128 * 1024;
 
 /// What the rows' owner says about its keys.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +94,8 @@ struct RunMap {
     sum: Mutex<u64>,
     /// One merge at a time.
     merging: Mutex<()>,
+    /// Removed rows that were passed over by scans since all files became one.
+    passed: AtomicU64,
 }
 
 fn failed(action: &str, path: &Path) -> impl FnOnce(io::Error) -> MapError {
@@ -145,7 +150,8 @@ impl RunMaps {
         let number = runs.iter().map(|run| run.number.max(run.order)).max().map_or(0, |last| last + 1);
         NUMBER.fetch_max(number, Ordering::Relaxed);
         let (runs, sum) = (RwLock::new(Arc::new(runs)), Mutex::new(sum));
-        Ok(RunMap { root, folder: folder.to_owned(), shape: self.shape, runs, sum, merging: Mutex::default() })
+        let (folder, shape) = (folder.to_owned(), self.shape);
+        Ok(RunMap { root, folder, shape, runs, sum, merging: Mutex::default(), passed: AtomicU64::new(0) })
     }
 }
 
@@ -221,23 +227,32 @@ impl RunMap {
         *runs = Arc::new(change(&runs));
     }
 
-    /// The files that should become one: the newest of at most some size class, when there are enough of them.
+    /// The files that should become one: the newest, as few as make it worth their while. The largest is written anew only with as
+    /// much that is newer, so a row is written some five times, and a million that wait are left alone by what comes and goes above
+    /// them; yet each file that stays is larger than all newer ones together, so there are some ten.
+    ///
+    /// All of them, once scans have passed over as many removed rows as a merge of all would go through: a million that were delivered
+    /// lie before what waits next, and each look at what is due would go over them.
     fn crowd(&self) -> Vec<Arc<Run>> {
         let runs = self.runs();
-        let largest = runs.iter().map(|run| class(run.bytes)).max().unwrap_or(0);
-        for most in 0..=largest {
-            let small = runs.iter().rev().take_while(|run| class(run.bytes) <= most).count();
-            if small >= FAN {
-                return runs.get(runs.len() - small..).unwrap_or_default().to_vec();
+        let (mut all, mut largest) = (0, 0);
+        for (count, run) in (1..).zip(runs.iter().rev()) {
+            (all, largest) = (all + run.bytes, largest.max(run.bytes));
+            if count >= FAN && all >= 2 * largest {
+                return runs.get(runs.len() - count..).unwrap_or_default().to_vec();
             }
         }
-        Vec::new()
+        let passed = self.passed.load(Ordering::Relaxed);
+        if runs.len() > 1 && passed >= PASSED_MIN.max(all / ROW_BYTES) { runs.to_vec() } else { Vec::new() }
     }
 
     /// Writes the rows of `inputs` (neighbours, oldest first) into one file and lets it take their place.
     fn merge(&self, inputs: &[Arc<Run>]) -> Result<(), MapError> {
         let (Some(oldest), Some(newest)) = (inputs.first(), inputs.last()) else { return Ok(()) };
         let nothing_below = self.runs().first().is_some_and(|first| first.order == oldest.order);
+        if nothing_below {
+            self.passed.store(0, Ordering::Relaxed);
+        }
         let mut writer = self.writer()?;
         let mut rows = Merge::new(inputs.iter().rev().map(Cursor::all).collect::<Result<_, _>>()?);
         while let Some((key, value)) = rows.next()? {
@@ -266,10 +281,6 @@ impl RunMap {
 /// Bytes that can be written where the files are.
 fn room(folder: &Path) -> u64 {
     rustix::fs::statvfs(folder).map_or(0, |about| about.f_bavail.saturating_mul(about.f_frsize))
-}
-
-fn class(bytes: u64) -> u32 {
-    (bytes / CLASS_BYTES).max(1).ilog(FAN as u64)
 }
 
 impl OrderedMap for RunMap {
@@ -301,16 +312,19 @@ impl OrderedMap for RunMap {
         let runs = self.runs();
         let asked = runs.iter().rev().filter(|run| run.may_have(from, to, probed));
         let mut rows = Merge::new(asked.map(|run| Cursor::at(run, from)).collect::<Result<_, _>>()?);
-        let mut count = 0;
+        let (mut count, mut passed) = (0, 0);
         while count < limit {
             match rows.next()? {
                 Some((key, Some(value))) if key.as_slice() < to => {
                     found.push((key, value));
                     count += 1;
                 }
-                Some((key, None)) if key.as_slice() < to => {}
+                Some((key, None)) if key.as_slice() < to => passed += 1,
                 _ => break,
             }
+        }
+        if passed > 0 {
+            self.passed.fetch_add(passed, Ordering::Relaxed);
         }
         found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         found.truncate(limit);

@@ -3,11 +3,14 @@
 //! ```text
 //! block      rows: u16 bytes shared with the key before | u16 further bytes | u32 length of the value, all ones: removed
 //!                  | the further bytes | the value                                    then u32 CRC-32C of the block
-//! footer     u32 blocks; for each u64 offset | u32 length | u16 length of its first key | that key
+//! footer     u32 blocks; for each u32 bytes up to its end | u16 length of its first key | that key
 //!            u16 kinds; for each u16 length of its first key | that key | u16 length of its last key | that key
-//!            u32 words of the filter | the words
-//! trailer    u64 offset of the footer | u32 CRC-32C of the footer | "TRMRUN01"
+//!            u32 filters; for each u32 the block with which it begins | u32 words | the words
+//! trailer    u64 offset of the footer | u32 CRC-32C of the footer | "TRMRUN02"
 //! ```
+//! Blocks stand one behind the other; a filter speaks of those up to the next filter's. So a file of millions of rows is written
+//! with no more in memory than what a reader of it keeps.
+//!
 //! Knows: these bytes; integers are little-endian. Never knows: what a row means, which other files there are. Invariant: keys rise;
 //! a block or footer that does not check is an error.
 
@@ -24,8 +27,8 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    bloom::{self, Bloom},
     failed,
+    index::{Index, IndexWriter, Place},
 };
 use crate::error::MapError;
 
@@ -34,26 +37,11 @@ const BLOCK_BYTES: usize = 4096;
 /// Written at once.
 const BUFFER_BYTES: usize = 256 * 1024;
 const TRAILER_BYTES: usize = 20;
-const MAGIC: &[u8; 8] = b"TRMRUN01";
+const MAGIC: &[u8; 8] = b"TRMRUN02";
 /// In the place of a length.
 const REMOVED: u32 = u32::MAX;
 /// No footer is larger (a thousand million rows): beyond it, it is damage and no reason to allocate.
 const FOOTER_BYTES_MAX: u64 = 4 << 30;
-
-/// A block's place, and the first key in it.
-#[derive(Debug)]
-struct Place {
-    first: Box<[u8]>,
-    offset: u64,
-    length: u32,
-}
-
-/// The first and the last key that begin with the same byte.
-#[derive(Debug)]
-struct Kind {
-    first: Vec<u8>,
-    last: Vec<u8>,
-}
 
 /// A file that can be read.
 #[derive(Debug)]
@@ -64,9 +52,7 @@ pub(super) struct Run {
     pub(super) path: PathBuf,
     pub(super) bytes: u64,
     file: File,
-    blocks: Vec<Place>,
-    kinds: Vec<Kind>,
-    bloom: Bloom,
+    index: Index,
 }
 
 /// A file being written; it goes when it is not finished.
@@ -74,16 +60,13 @@ pub(super) struct RunWriter {
     pub(super) number: u64,
     path: Unfinished,
     file: File,
-    probe: fn(&[u8]) -> Option<&[u8]>,
     buffer: Vec<u8>,
     /// Bytes before the buffer.
     written: u64,
     /// Where the present block begins in the buffer.
     block_at: usize,
     last: Vec<u8>,
-    blocks: Vec<Place>,
-    kinds: Vec<Kind>,
-    hashes: Vec<u64>,
+    index: IndexWriter,
 }
 
 /// The path of a file that is removed unless it was finished: on a full disk a half of it must not stay.
@@ -105,14 +88,15 @@ impl Unfinished {
     }
 }
 
-fn too_long(_: std::num::TryFromIntError) -> MapError {
+pub(super) fn too_long(_: std::num::TryFromIntError) -> MapError {
     MapError("a row is longer than any may be".into())
 }
 
-fn put_key(out: &mut Vec<u8>, key: &[u8]) -> Result<(), MapError> {
-    out.extend_from_slice(&u16::try_from(key.len()).map_err(too_long)?.to_le_bytes());
-    out.extend_from_slice(key);
-    Ok(())
+/// Bytes with which both begin.
+fn shared(a: &[u8], b: &[u8]) -> usize {
+    let words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0).take_while(|(a, b)| a == b).count() * 8;
+    let rest = a.iter().zip(b).skip(words).take_while(|(a, b)| a == b).count();
+    words + rest
 }
 
 impl RunWriter {
@@ -124,14 +108,11 @@ impl RunWriter {
             number,
             path: Unfinished(path),
             file,
-            probe,
             buffer: Vec::with_capacity(BUFFER_BYTES + 2 * BLOCK_BYTES),
             written: 0,
             block_at: 0,
             last: Vec::new(),
-            blocks: Vec::new(),
-            kinds: Vec::new(),
-            hashes: Vec::new(),
+            index: IndexWriter::new(probe),
         })
     }
 
@@ -140,14 +121,12 @@ impl RunWriter {
         if key <= self.last.as_slice() {
             return Err(MapError("rows must come in the order of their keys".into()));
         }
-        self.note(key);
         let begins = self.buffer.len() == self.block_at;
         if begins {
-            let offset = self.written + self.block_at as u64;
-            self.blocks.push(Place { first: key.into(), offset, length: 0 });
+            self.index.begin_block(key, self.written + self.block_at as u64)?;
         }
-        let shared =
-            if begins { 0 } else { self.last.iter().zip(key).take_while(|(before, now)| before == now).count() };
+        self.index.note(key, &self.last);
+        let shared = if begins { 0 } else { shared(&self.last, key) };
         let rest = key.get(shared..).unwrap_or_default();
         let length = value.map_or(Ok(REMOVED), |value| u32::try_from(value.len()).map_err(too_long))?;
         self.buffer.extend_from_slice(&u16::try_from(shared).map_err(too_long)?.to_le_bytes());
@@ -163,32 +142,11 @@ impl RunWriter {
         Ok(())
     }
 
-    /// Notes what the footer says of a key.
-    fn note(&mut self, key: &[u8]) {
-        let probed = (self.probe)(key);
-        // Keys that share what is asked for are neighbours.
-        if probed.is_some() && probed != (self.probe)(&self.last) {
-            self.hashes.extend(probed.map(bloom::hash));
-        }
-        if self.kinds.last().is_none_or(|kind| kind.first.first() != key.first()) {
-            self.end_kind();
-            self.kinds.push(Kind { first: key.to_vec(), last: Vec::new() });
-        }
-    }
-
-    fn end_kind(&mut self) {
-        if let Some(kind) = self.kinds.last_mut() {
-            kind.last.clone_from(&self.last);
-        }
-    }
-
     fn end_block(&mut self) -> Result<(), MapError> {
         let Some(block) = self.buffer.get(self.block_at..).filter(|block| !block.is_empty()) else { return Ok(()) };
         let crc = crc32c::crc32c(block);
         let length = u32::try_from(block.len()).map_err(too_long)?;
-        if let Some(block) = self.blocks.last_mut() {
-            block.length = length;
-        }
+        self.index.index.end_block(length);
         self.buffer.extend_from_slice(&crc.to_le_bytes());
         self.block_at = self.buffer.len();
         if self.buffer.len() >= BUFFER_BYTES { self.write() } else { Ok(()) }
@@ -205,48 +163,31 @@ impl RunWriter {
     /// Ends the file; none when there was no row.
     pub(super) fn finish(mut self, order: u64) -> Result<Option<Run>, MapError> {
         self.end_block()?;
-        self.end_kind();
-        if self.blocks.is_empty() {
+        let index = self.index.end(&self.last)?;
+        if index.is_empty() {
             return Ok(None);
         }
         let footer_at = self.written + self.buffer.len() as u64;
-        let bloom = Bloom::of(&std::mem::take(&mut self.hashes));
-        let footer = footer(&self.blocks, &self.kinds, &bloom)?;
-        self.buffer.extend_from_slice(&footer);
+        let mut crc = 0;
+        index.encode(&mut |bytes| {
+            crc = crc32c::crc32c_append(crc, bytes);
+            self.buffer.extend_from_slice(bytes);
+            if self.buffer.len() >= BUFFER_BYTES { self.write() } else { Ok(()) }
+        })?;
         self.buffer.extend_from_slice(&footer_at.to_le_bytes());
-        self.buffer.extend_from_slice(&crc32c::crc32c(&footer).to_le_bytes());
+        self.buffer.extend_from_slice(&crc.to_le_bytes());
         self.buffer.extend_from_slice(MAGIC);
         self.write()?;
-        let Self { number, path, file, written, blocks, kinds, .. } = self;
-        Ok(Some(Run { number, order, path: path.finished(), bytes: written, file, blocks, kinds, bloom }))
+        let Self { number, path, file, written, .. } = self;
+        Ok(Some(Run { number, order, path: path.finished(), bytes: written, file, index }))
     }
-}
-
-fn footer(blocks: &[Place], kinds: &[Kind], bloom: &Bloom) -> Result<Vec<u8>, MapError> {
-    let mut out = Vec::new();
-    out.extend_from_slice(&u32::try_from(blocks.len()).map_err(too_long)?.to_le_bytes());
-    for block in blocks {
-        out.extend_from_slice(&block.offset.to_le_bytes());
-        out.extend_from_slice(&block.length.to_le_bytes());
-        put_key(&mut out, &block.first)?;
-    }
-    out.extend_from_slice(&u16::try_from(kinds.len()).map_err(too_long)?.to_le_bytes());
-    for kind in kinds {
-        put_key(&mut out, &kind.first)?;
-        put_key(&mut out, &kind.last)?;
-    }
-    out.extend_from_slice(&u32::try_from(bloom.words.len()).map_err(too_long)?.to_le_bytes());
-    for word in &bloom.words {
-        out.extend_from_slice(&word.to_le_bytes());
-    }
-    Ok(out)
 }
 
 /// Bytes that were read, taken from the front.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub(super) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(taken)
@@ -256,40 +197,22 @@ impl<'a> Reader<'a> {
         self.take(N)?.try_into().ok()
     }
 
-    fn u16(&mut self) -> Option<usize> {
+    pub(super) fn u16(&mut self) -> Option<usize> {
         self.array().map(u16::from_le_bytes).map(usize::from)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub(super) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(super) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn key(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn key(&mut self) -> Option<&'a [u8]> {
         let length = self.u16()?;
         self.take(length)
     }
-}
-
-type Footer = (Vec<Place>, Vec<Kind>, Bloom);
-
-fn read_footer(bytes: &[u8]) -> Option<Footer> {
-    let mut reader = Reader(bytes);
-    let count = reader.u32()?;
-    let block = |reader: &mut Reader<'_>| {
-        let (offset, length) = (reader.u64()?, reader.u32()?);
-        Some(Place { offset, length, first: reader.key()?.into() })
-    };
-    let blocks = (0..count).map(|_| block(&mut reader)).collect::<Option<_>>()?;
-    let count = reader.u16()?;
-    let kind = |reader: &mut Reader<'_>| Some(Kind { first: reader.key()?.to_vec(), last: reader.key()?.to_vec() });
-    let kinds = (0..count).map(|_| kind(&mut reader)).collect::<Option<_>>()?;
-    let count = reader.u32()?;
-    let words = (0..count).map(|_| reader.u64()).collect::<Option<_>>()?;
-    Some((blocks, kinds, Bloom { words }))
 }
 
 impl Run {
@@ -309,25 +232,23 @@ impl Run {
         if crc32c::crc32c(&footer) != crc {
             return Err(damaged("its footer"));
         }
-        let (blocks, kinds, bloom) = read_footer(&footer).ok_or_else(|| damaged("its footer"))?;
-        Ok(Self { number, order, path: path.to_owned(), bytes, file, blocks, kinds, bloom })
+        let index = Index::decode(&footer).ok_or_else(|| damaged("its footer"))?;
+        Ok(Self { number, order, path: path.to_owned(), bytes, file, index })
     }
 
     /// Whether a key of `from..to` may be here; `probed` is the hash of what all of them share.
     pub(super) fn may_have(&self, from: &[u8], to: &[u8], probed: Option<u64>) -> bool {
-        self.kinds.iter().any(|kind| kind.first.as_slice() < to && kind.last.as_slice() >= from)
-            && probed.is_none_or(|hash| self.bloom.may_have(hash))
+        self.index.may_have(from, to, probed)
     }
 
     /// What is said of a key here: its value, that it was removed, or nothing.
     pub(super) fn get(&self, key: &[u8], probed: Option<u64>) -> Result<Option<Option<Bytes>>, MapError> {
-        let within = |kind: &Kind| kind.first.as_slice() <= key && kind.last.as_slice() >= key;
-        if !self.kinds.iter().any(within) || !probed.is_none_or(|hash| self.bloom.may_have(hash)) {
+        if !self.index.may_have(key, key, probed) {
             return Ok(None);
         }
-        let Some(place) = self.block_of(key).and_then(|block| self.blocks.get(block)) else { return Ok(None) };
+        let Some(place) = self.block_of(key).and_then(|block| self.index.place(block)) else { return Ok(None) };
         SCRATCH.with_borrow_mut(|Scratch { bytes, key: met }| {
-            self.read(place, bytes)?;
+            self.read(&place, bytes)?;
             let mut at = 0;
             while at < bytes.len() {
                 let value = read_row(bytes, &mut at, met).ok_or_else(not_adding_up)?;
@@ -346,14 +267,14 @@ impl Run {
 
     /// The block in which a key is, if it is here.
     pub(super) fn block_of(&self, key: &[u8]) -> Option<usize> {
-        self.blocks.partition_point(|block| &*block.first <= key).checked_sub(1)
+        self.index.block_of(key)
     }
 
     /// The rows of a block, which is checked; none of them behind the last block.
     pub(super) fn rows(&self, at: usize) -> Result<Block, MapError> {
-        let Some(place) = self.blocks.get(at) else { return Ok(Block::default()) };
+        let Some(place) = self.index.place(at) else { return Ok(Block::default()) };
         let mut bytes = Vec::new();
-        self.read(place, &mut bytes)?;
+        self.read(&place, &mut bytes)?;
         Ok(Block { bytes: Bytes::from(bytes), at: 0, key: Vec::new() })
     }
 

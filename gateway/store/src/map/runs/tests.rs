@@ -117,6 +117,52 @@ fn many_small_files_become_one_and_the_old_ones_go() {
 }
 
 #[test]
+fn what_comes_and_goes_leaves_the_file_of_a_million_alone_until_it_is_as_large() {
+    let (folder, root) = (tempfile::tempdir().unwrap(), MemoryMaps::new());
+    let map = maps(&root).open(folder.path()).unwrap();
+    let value = || Some(Bytes::from_static(&[7; 100]));
+    let rows = |from: u32, count: u32| {
+        (from..from + count).map(move |row| (Key::from_vec(format!("b{row:08}").into_bytes()), value()))
+    };
+    map.apply(&mut rows(0, 20_000)).unwrap();
+    let large = files(folder.path()).remove(0);
+    let bytes = |path: &PathBuf| fs::metadata(path).unwrap().len();
+    let (mut written, mut most, mut batches) = (0, 0, 0);
+    let mut before = files(folder.path());
+    while large.exists() {
+        map.apply(&mut rows(20_000 + 100 * batches, 100)).unwrap();
+        map.tidy().unwrap();
+        let after = files(folder.path());
+        written += after.iter().filter(|path| !before.contains(path)).map(bytes).sum::<u64>();
+        most = most.max(after.len());
+        (before, batches) = (after, batches + 1);
+    }
+    // As many rows as it has, but for the last few files.
+    assert!((150..=250).contains(&batches), "it was written anew after {batches} batches of a two hundredth");
+    assert!(most <= 2 * FAN, "{most} files");
+    let once = u64::from(batches) * 100 * bytes(&before[0]) / u64::from(20_000 + 100 * batches);
+    assert!(written - bytes(&before[0]) < 6 * once, "{written} bytes were written for {once}");
+}
+
+#[test]
+fn removed_rows_that_are_passed_over_again_and_again_go() {
+    let (folder, root) = (tempfile::tempdir().unwrap(), MemoryMaps::new());
+    let map = maps(&root).open(folder.path()).unwrap();
+    let key = |row: u32| Key::from_vec(format!("b{row:08}").into_bytes());
+    map.apply(&mut (0..20_000).map(|row| (key(row), Some(Bytes::from_static(&[7; 20]))))).unwrap();
+    map.apply(&mut (0..15_000).map(|row| (key(row), None))).unwrap();
+    let look = || assert_eq!(map.scan(b"b", b"c", 1).unwrap()[0].0, key(15_000));
+    let looks = (1..100).find(|_| {
+        look();
+        map.tidy().unwrap()
+    });
+    assert_eq!(looks, Some(9), "as many as make it worth the while");
+    assert_eq!(files(folder.path()).len(), 1);
+    look();
+    assert!(!map.tidy().unwrap());
+}
+
+#[test]
 fn a_map_that_was_replaced_touches_no_file_of_the_one_after_it() {
     let (folder, root) = (tempfile::tempdir().unwrap(), MemoryMaps::new());
     let outbox = folder.path().join("outbox");
