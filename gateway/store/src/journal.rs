@@ -24,6 +24,7 @@ mod packed;
 mod recover;
 mod reserve;
 mod segment;
+mod zeros;
 
 pub(crate) use append::{AppendError, JournalWriter};
 pub(crate) use compact::{PACKED_ENDING, Stopped};

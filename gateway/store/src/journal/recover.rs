@@ -21,6 +21,7 @@ use super::{
     format::{ALIGNMENT, Covered, GROUP_HEADER_BYTES, GroupHeader, Mark, SEGMENT_HEADER_BYTES},
     read_content,
     reserve::{Reserve, SPARE_ENDING},
+    zeros::{SEARCH_BYTES, first_byte_of, is_zero, last_byte},
 };
 use crate::{
     disk::{Access, Disk, DiskFile},
@@ -28,12 +29,8 @@ use crate::{
     options::Cut,
 };
 
-/// What is read at once where the end of a journal is searched.
-const SEARCH_BYTES: usize = 64 * 1024;
 /// Segments are configured in these.
 const SPARE_UNIT: u64 = 1024 * 1024;
-/// Compared with, which is faster than looking at each byte.
-static ZEROS: [u8; SEARCH_BYTES] = [0; SEARCH_BYTES];
 
 /// Takes each group in order. All before it were synced, as one group is written at a time; it may be the one that was not.
 pub(crate) type Visitor<'a> = dyn FnMut(&Journal, &Group) -> Result<(), OpenError> + 'a;
@@ -435,46 +432,6 @@ fn later_group(segment: &Segment, file: &dyn DiskFile, offset: u64) -> Result<Op
         at = at.saturating_add(SEARCH_BYTES as u64);
     }
     Ok(None)
-}
-
-/// Where the last byte that is not zero stands behind `offset`.
-fn last_byte(segment: &Segment, file: &dyn DiskFile, offset: u64) -> Result<Option<u64>, OpenError> {
-    let mut piece = vec![0; SEARCH_BYTES];
-    let mut last = None;
-    let mut at = offset;
-    let end = file.length().map_err(io_failed("measure", &segment.path))?;
-    while let Some(here) = next_piece(file, at, end, &mut piece).map_err(io_failed("read", &segment.path))? {
-        if piece != ZEROS {
-            let i = piece.iter().rposition(|byte| *byte != 0);
-            last = i.map(|i| here.saturating_add(i as u64));
-        }
-        at = here.saturating_add(SEARCH_BYTES as u64);
-    }
-    Ok(last)
-}
-
-fn is_zero(segment: &Segment, file: &dyn DiskFile, offset: u64) -> Result<bool, OpenError> {
-    Ok(last_byte(segment, file, offset)?.is_none())
-}
-
-/// Where the first byte that is not zero stands from `offset` to `end`.
-pub(super) fn first_byte_of(file: &dyn DiskFile, offset: u64, end: u64) -> io::Result<Option<u64>> {
-    let mut piece = vec![0; SEARCH_BYTES];
-    let mut at = offset;
-    while let Some(here) = next_piece(file, at, end, &mut piece)? {
-        if piece != ZEROS {
-            return Ok(piece.iter().position(|byte| *byte != 0).map(|i| here.saturating_add(i as u64)));
-        }
-        at = here.saturating_add(SEARCH_BYTES as u64);
-    }
-    Ok(None)
-}
-
-/// Reads the next piece before `end` that may be more than reserved zeros, and says where it begins: a million that wait have some
-/// gigabytes of spare segments, which an opening must not go through.
-fn next_piece(file: &dyn DiskFile, at: u64, end: u64, piece: &mut [u8]) -> io::Result<Option<u64>> {
-    let here = file.written_from(at)?.filter(|here| *here < end);
-    here.map(|here| file.read_at(piece, here).map(|()| here)).transpose()
 }
 
 /// What would be cut: from where the groups end to the last byte that is not zero.

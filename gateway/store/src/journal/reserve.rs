@@ -14,7 +14,7 @@ use std::{
 
 use tramite_proto::pb::journal::v1::{Fact, Outcome, fact::Kind};
 
-use super::recover::first_byte_of;
+use super::zeros::first_byte_of;
 use crate::disk::{Access, Disk};
 
 /// The ending of a file that is kept for a segment to come.
