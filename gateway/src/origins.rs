@@ -2,7 +2,7 @@
 //! again costs more than all else that a settlement looks at.
 //!
 //! It knows identities and origins; never where a message is. Invariants: an origin is the reading of the bytes that have its identity;
-//! at most two generations of [`GENERATION_MAX`], of which the older goes as a whole.
+//! at most two generations of some thousand each, of which the older goes as a whole.
 
 use std::{
     collections::HashMap,
