@@ -40,11 +40,7 @@ async fn put(office: &mut Office) -> String {
 /// Caritas, which knows INPS and has no gateway any more.
 async fn cut_off(network: &Network) -> Institution {
     let (gateway, mut caritas, inps) = pair(network).await;
-    until(async || {
-        let known = caritas.office.list_institutions(pb::ListInstitutionsRequest {}).await.expect("a list");
-        known.into_inner().institutions.iter().any(|known| known.name == "inps").then_some(())
-    })
-    .await;
+    caritas.knows("inps").await;
     caritas.stop().await;
     inps.stop().await;
     drop(gateway);

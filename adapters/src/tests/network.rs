@@ -55,6 +55,15 @@ impl Institution {
         core.metrics.retries.get_or_create(&metrics::reason(reason.as_str())).get()
     }
 
+    /// Waits until it knows another institution.
+    pub(super) async fn knows(&mut self, name: &str) {
+        until(async || {
+            let known = self.office.list_institutions(pb::ListInstitutionsRequest {}).await.expect("a list");
+            known.into_inner().institutions.iter().any(|known| known.name == name).then_some(())
+        })
+        .await;
+    }
+
     /// Stops it in order.
     pub(super) async fn stop(self) {
         self.stop.cancel();

@@ -102,12 +102,7 @@ async fn a_message_that_expires_before_the_gateway_can_be_reached_is_told_of() {
     let inps = network.start("inps", gateway.port()).await;
     until(async || gateway.state.keys.lock().expect("lock").contains_key("inps").then_some(())).await;
     let mut caritas = network.start("caritas", gateway.port()).await;
-    until(async || {
-        let known =
-            caritas.office.list_institutions(pb::ListInstitutionsRequest {}).await.expect("a list").into_inner();
-        known.institutions.iter().any(|known| known.name == "inps").then_some(())
-    })
-    .await;
+    caritas.knows("inps").await;
     caritas.stop().await;
     inps.stop().await;
     drop(gateway);

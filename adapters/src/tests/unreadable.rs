@@ -30,11 +30,7 @@ impl Media {
         let inps = network.start("inps", gateway.port()).await;
         until(async || gateway.state.keys.lock().expect("lock").contains_key("inps").then_some(())).await;
         let mut caritas = self.start(network, gateway.port()).await;
-        until(async || {
-            let known = caritas.office.list_institutions(pb::ListInstitutionsRequest {}).await.expect("a list");
-            known.into_inner().institutions.iter().any(|known| known.name == "inps").then_some(())
-        })
-        .await;
+        caritas.knows("inps").await;
         caritas.stop().await;
         inps.stop().await;
         let mut caritas = self.start(network, NOWHERE).await;

@@ -36,6 +36,16 @@ pub(super) async fn put(from: &Adapter, header: PartHeader, bytes: &Bytes) -> Re
     answer.map(|answer| answer.into_inner().stored).map_err(refused)
 }
 
+/// A message to inps with three times the same part, put.
+pub(super) async fn three_put(from: &Adapter, bytes: &Bytes) -> Draft {
+    let part = SealedPart { len: bytes.len() as u64, s256: Digest::of(bytes) };
+    let draft = Draft { parts: vec![part; 3], ..from.draft("inps") };
+    for number in 0..3 {
+        assert!(put(from, header(&draft, number, bytes), bytes).await.unwrap());
+    }
+    draft
+}
+
 async fn get(by: &Adapter, draft: &Draft, part: u32, offset: u64) -> Result<Bytes, Refused> {
     let request = GetPartRequest { message_id: draft.id.to_string(), part, offset };
     let mut stream = by.exchange().get_part(request).await.map_err(refused)?.into_inner();
@@ -118,11 +128,7 @@ async fn an_institution_stores_no_more_than_its_quota_until_its_messages_are_fin
     let world = World::new().await;
     let (caritas, inps) = two(&world).await;
     let bytes = sealed();
-    let part = SealedPart { len: bytes.len() as u64, s256: Digest::of(&bytes) };
-    let draft = Draft { parts: vec![part; 3], ..caritas.draft("inps") };
-    for number in 0..3 {
-        assert!(put(&caritas, header(&draft, number, &bytes), &bytes).await.unwrap());
-    }
+    let draft = three_put(&caritas, &bytes).await;
     let next = caritas.draft("inps");
     let over = put(&caritas, header(&next, 0, &bytes), &bytes).await.unwrap_err();
     assert_eq!((over.reason, over.retryable()), (Reason::QuotaExceeded, true));

@@ -9,20 +9,20 @@ use tramite_certs::{
 };
 use tramite_proto::{
     clock::SystemClock,
-    ids::{CaseId, ConversationId, Digest},
+    ids::{CaseId, ConversationId},
     pb::{
         directory::v1::{ListInstitutionsRequest, directory_client::DirectoryClient},
         operations::v1::HoldRequest,
         statement::v1::Statement,
     },
     reason::Reason,
-    statement::{Event, SealedPart},
+    statement::Event,
 };
 use tramite_store::{Notary, Options, Seams, Store, disk::SimulatedDisk, map::MemoryMaps};
 
 use super::{
     adapter::{Adapter, Draft, random, refused, two},
-    parts::{header, put, sealed},
+    parts::{header, put, sealed, three_put},
     world::World,
 };
 use crate::{StartError, directory, gateway::held, parts::Parts, waiting::Waiting};
@@ -249,11 +249,7 @@ async fn a_part_of_which_the_disk_does_not_say_is_neither_missing_nor_forgotten(
     let world = World::simulated(&disk, &maps).await;
     let (caritas, inps) = two(&world).await;
     let bytes = sealed();
-    let part = SealedPart { len: bytes.len() as u64, s256: Digest::of(&bytes) };
-    let draft = Draft { parts: vec![part; 3], ..caritas.draft("inps") };
-    for number in 0..3 {
-        assert!(put(&caritas, header(&draft, number, &bytes), &bytes).await.unwrap());
-    }
+    let draft = three_put(&caritas, &bytes).await;
     let parts = world.config.data.join("parts");
     disk.paths().iter().filter(|path| path.starts_with(&parts)).for_each(|path| disk.spoil(path));
     let submitted = caritas.submit(&caritas.message(&draft, &inps)).await.unwrap_err();
