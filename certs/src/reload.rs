@@ -12,7 +12,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::watch,
+    task::block_in_place,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Between two looks at the files: four `stat` calls a second cost nothing and make a rotation visible within two.
@@ -123,21 +127,14 @@ impl<T: Send + Sync + 'static, E: std::error::Error + Send + 'static> Reloadable
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut before = Prints::new();
         while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
-            let this = Arc::clone(&self);
-            // Files may stand on a disk that hangs; that must not hold a worker thread.
-            let look = tokio::task::spawn_blocking(move || {
-                let now = prints(&this.files);
-                if now == before && this.changed_since_tried(&now) {
+            before = on_this_thread(|| {
+                let now = prints(&self.files);
+                if now == before && self.changed_since_tried(&now) {
                     // Logged there; the next change tries again.
-                    let _ = this.reload();
+                    let _ = self.reload();
                 }
                 now
             });
-            match look.await {
-                Ok(now) => before = now,
-                // The runtime is going down.
-                Err(_) => return,
-            }
         }
     }
 }
@@ -145,6 +142,15 @@ impl<T: Send + Sync + 'static, E: std::error::Error + Send + 'static> Reloadable
 impl<T, E> fmt::Debug for Reloadable<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reloadable").field("what", &self.what).field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+/// Looks at files, which may stand on a disk that hangs: no other task waits for it. On a run time of one thread (a simulation's) they
+/// would wait for any thread, and when another one answers would be chance.
+fn on_this_thread<R>(look: impl FnOnce() -> R) -> R {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => block_in_place(look),
+        _ => look(),
     }
 }
 

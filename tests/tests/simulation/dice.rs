@@ -72,7 +72,7 @@ pub(crate) fn replace_randomness(dice: &Dice) {
 /// Stands in for the C library's, which the standard library asks for the keys of hash maps.
 #[expect(
     unsafe_code,
-    reason = "the only way to the keys of hash maps in libraries, so that a seed replays as closely as it can"
+    reason = "the only way to the keys of hash maps in libraries, so that a seed played again does the same"
 )]
 #[unsafe(no_mangle)]
 extern "C" fn getrandom(buffer: *mut u8, length: usize, _flags: u32) -> isize {

@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use prost::Message as _;
+use serde::{Deserialize, Serialize};
 use tramite_store::{
     MapError,
     disk::{Access, Disk, DiskFile, FileInfo, Lock, SimulatedDisk},
@@ -19,7 +20,8 @@ use tramite_store::{
 };
 
 /// Which guard is missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Without {
     /// None: the product as it is.
     Nothing,

@@ -1,7 +1,10 @@
-//! What every simulation of a thread shares: an authority, everybody's certificates, and the configurations. Making keys takes longer
+//! What all simulations share: an authority, everybody's certificates, and the configurations. Making keys takes longer
 //! than a simulation does, and they differ in no decision.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
@@ -21,12 +24,13 @@ pub(crate) const T0_MS: i64 = 1_800_000_000_000;
 pub(crate) const GATEWAY: &str = "gateway";
 pub(crate) const INSTITUTIONS: [&str; 3] = ["caritas", "comune", "inps"];
 
-/// Certificates and configurations in a folder of their own. Clones share it.
-#[derive(Clone)]
+/// Certificates and configurations in a folder of their own.
 pub(crate) struct Stage {
-    folder: Arc<TempDir>,
+    folder: PathBuf,
     /// What a simulation leaves in real folders: the adapters' key for attachments on their way, of which there are none.
-    data: Arc<TempDir>,
+    data: TempDir,
+    /// Who made the folder keeps it as long as it is used.
+    _made: Option<TempDir>,
 }
 
 fn domain() -> Result<TrustDomain> {
@@ -47,12 +51,16 @@ impl Stage {
             let options = BundleOptions { dns: vec![name.to_owned()], ..BundleOptions::default() };
             issue_bundle(&mut authority, role, &name.parse()?, &folder.path().join(name), &options)?;
         }
-        Ok(Self { folder: Arc::new(folder), data: Arc::new(TempDir::new()?) })
+        Ok(Self { folder: folder.path().to_owned(), data: TempDir::new()?, _made: Some(folder) })
     }
 
-    /// The same certificates for a simulation that shares nothing else.
-    pub(crate) fn cleared(&self) -> Result<Self> {
-        Ok(Self { folder: Arc::clone(&self.folder), data: Arc::new(TempDir::new()?) })
+    /// The certificates of a stage that was made.
+    pub(crate) fn at(folder: PathBuf) -> Result<Self> {
+        Ok(Self { folder, data: TempDir::new()?, _made: None })
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     fn data(&self, name: &str) -> String {
@@ -60,7 +68,7 @@ impl Stage {
     }
 
     fn bundle(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     /// The gateway's configuration: retries in seconds, so that what a network does in an hour happens in a minute.

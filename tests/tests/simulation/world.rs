@@ -3,6 +3,7 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use anyhow::{Result, anyhow};
+use serde::{Deserialize, Serialize};
 use tramite_proto::clock::ManualClock;
 use tramite_tests::desk::Desk;
 use turmoil::{Builder, Sim};
@@ -28,7 +29,7 @@ const CASES: u64 = 6;
 pub(crate) const OFFICES: [&str; 3] = ["caritas-office", "comune-office", "inps-office"];
 
 /// What came of a seed.
-#[derive(Debug)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) seed: u64,
     /// Every promise that was broken, in words.
@@ -51,7 +52,7 @@ pub(crate) struct Outcome {
 }
 
 /// Runs a seed to its end, on a thread of its own, whose every random number comes from the seed.
-pub(crate) fn run(stage: &Stage, seed: u64, without: Without) -> Outcome {
+pub(crate) fn run(stage: &Arc<Stage>, seed: u64, without: Without) -> Outcome {
     let played = thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let dice = Dice::new(seed);
@@ -64,20 +65,8 @@ pub(crate) fn run(stage: &Stage, seed: u64, without: Without) -> Outcome {
 }
 
 impl Outcome {
-    fn failed(seed: u64, why: String) -> Self {
-        Self {
-            seed,
-            broken: vec![why],
-            lost: 0,
-            forgotten: 0,
-            refused: 0,
-            twice: 0,
-            messages: 0,
-            crashes: 0,
-            cuts: 0,
-            steps: 0,
-            trace: Vec::new(),
-        }
+    pub(crate) fn failed(seed: u64, why: String) -> Self {
+        Self { seed, broken: vec![why], ..Self::default() }
     }
 }
 
@@ -102,7 +91,7 @@ impl Simulation {
         Self { seed, dice, parties, book: Book::default(), acts, crashes: 0, cuts: 0, steps: 0 }
     }
 
-    fn run(mut self, stage: &Stage) -> Outcome {
+    fn run(mut self, stage: &Arc<Stage>) -> Outcome {
         let mut sim = Builder::new()
             .tick_duration(TICK)
             .simulation_duration(END + AFTER + AFTER)
@@ -111,18 +100,14 @@ impl Simulation {
             .enable_random_order()
             .rng_seed(self.dice.throw())
             .build();
-        let stage = match stage.cleared() {
-            Ok(stage) => Arc::new(stage),
-            Err(error) => return Outcome::failed(self.seed, format!("{error:#}")),
-        };
         for party in &self.parties {
-            let (party, stage) = (party.clone(), Arc::clone(&stage));
+            let (party, stage) = (party.clone(), Arc::clone(stage));
             sim.host(party.name, move || {
                 let running = party.clone().run(Arc::clone(&stage));
                 async move { Ok(running.await?) }
             });
         }
-        self.open_offices(&mut sim, &stage);
+        self.open_offices(&mut sim, stage);
         let ended = self.play(&mut sim);
         drop(sim);
         let mut record = self.book.open();
