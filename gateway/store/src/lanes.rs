@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use tokio::sync::Notify;
 
 use super::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
-use crate::project::Effects;
+use crate::{error::ReadError, project::Effects};
 
 /// All queues.
 #[derive(Debug)]
@@ -106,11 +106,14 @@ impl Lanes {
     }
 
     /// How many were set aside as damaged since opening.
-    pub(crate) fn set_aside(&self) -> u64 {
+    pub(crate) fn set_aside_count(&self) -> u64 {
         self.set_aside.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn count_set_aside(&self) {
+    /// Sets one aside whose record cannot be read, and says so, so that the others go on.
+    pub(crate) fn set_aside(&self, queue: &str, sequence: u64, error: &ReadError) {
+        tracing::error!(%error, queue, sequence, "set aside: its record cannot be read");
+        self.lane(queue).set_aside(sequence);
         self.set_aside.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -177,6 +180,10 @@ impl Lane {
         state.leased.contains_key(&sequence) || state.aside.contains(&sequence)
     }
 
+    pub(crate) fn is_set_aside(&self, sequence: u64) -> bool {
+        locked(&self.state).aside.contains(&sequence)
+    }
+
     pub(crate) fn start(&self) -> Start {
         let state = locked(&self.state);
         Start { fresh_from: state.fresh_from, lowered: state.lowered, ready_max: state.ready_max }
@@ -210,8 +217,7 @@ impl Lane {
         true
     }
 
-    /// Sets a damaged one aside, so that the others go on.
-    pub(crate) fn set_aside(&self, sequence: u64) {
+    fn set_aside(&self, sequence: u64) {
         let mut state = locked(&self.state);
         state.leased.remove(&sequence);
         state.aside.insert(sequence);

@@ -258,7 +258,7 @@ impl Store {
     pub fn health(&self) -> Health {
         let shared = &self.shared;
         Health {
-            set_aside: shared.lanes.set_aside(),
+            set_aside: shared.lanes.set_aside_count(),
             rebuilds: shared.outbox.rebuilds(),
             groups: shared.groups.load(Ordering::Relaxed),
             facts: shared.facts.load(Ordering::Relaxed),

@@ -149,9 +149,7 @@ impl Store {
                 return if taking.leased.is_empty() { Err(error) } else { Ok(false) };
             }
             Err(error) => {
-                tracing::error!(%error, queue = taking.queue, sequence, "set aside: its record cannot be read");
-                taking.lane.set_aside(sequence);
-                self.shared.lanes.count_set_aside();
+                self.shared.lanes.set_aside(taking.queue, sequence, &error);
             }
         }
         Ok(true)

@@ -342,8 +342,22 @@ impl Store {
         }
     }
 
-    /// What has passed its time: at most `limit` messages and as many cases. Leased messages and dead letters are left out. Nothing has,
-    /// by a clock that is not believed.
+    /// A message, unless its record is damaged: then it is set aside, and those beside it end in their time.
+    fn unless_set_aside(&self, queue: &str, sequence: u64) -> Result<Option<MessageRow>, ReadError> {
+        if self.shared.lanes.lane(queue).is_set_aside(sequence) {
+            return Ok(None);
+        }
+        match self.message_at(sequence) {
+            Err(error @ (ReadError::Damaged(_) | ReadError::NoFact(_))) => {
+                self.shared.lanes.set_aside(queue, sequence, &error);
+                Ok(None)
+            }
+            read => read,
+        }
+    }
+
+    /// What has passed its time: at most `limit` messages and as many cases. Leased messages, dead letters and what is set aside are left
+    /// out. Nothing has, by a clock that is not believed.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -356,8 +370,8 @@ impl Store {
         let mut from = rows::expiry(0, 0);
         while due.messages.len() < limit {
             let found = self.shared.outbox.scan(&from, &to, LOOK_AT_ONCE)?;
-            for (key, _) in &found {
-                let message = self.message_at(rows::number_at_end(key))?;
+            for (key, queue) in &found {
+                let message = self.unless_set_aside(&rows::decode::<String>(queue.clone())?, rows::number_at_end(key))?;
                 due.messages.extend(message.filter(|message| message.state == MessageState::Waiting));
             }
             match found.last() {

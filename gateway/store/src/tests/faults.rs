@@ -56,6 +56,29 @@ fn what_cannot_be_read_just_now_is_neither_set_aside_nor_overtaken() {
 }
 
 #[test]
+fn a_damaged_record_is_set_aside_and_what_is_due_beside_it_ends() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    for number in 1..=3 {
+        running.done(message(number, "inps").with(|fact| fact.expires_ms = T0 + 1_000).change());
+    }
+    running.writer.apply();
+    drop(running);
+    let running = lab.open();
+    lab.edit(&lab.segment(), |bytes| {
+        let id = id(2);
+        let at = bytes.windows(id.len()).position(|window| window == id).unwrap();
+        bytes[at] ^= 1;
+    });
+    lab.clock.advance(1_000);
+    for _ in 0..2 {
+        let due = running.store.due(T0 + 1_000, 10).unwrap().messages;
+        assert_eq!(due.iter().map(|message| message.sequence).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(running.store.health().set_aside, 1, "counted and said once");
+    }
+}
+
+#[test]
 fn after_a_failed_sync_recovery_decides_and_syncs_before_it_serves() {
     for seed in 0..8 {
         let lab = Lab::new();
