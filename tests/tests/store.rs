@@ -19,8 +19,13 @@ const MESSAGES: usize = 12;
 const SETTLED: usize = 5;
 
 async fn run(arguments: &[&str]) -> Result<Output> {
+    run_with(&std::env::temp_dir(), arguments).await
+}
+
+/// With another folder for temporary files.
+async fn run_with(temporary: &Path, arguments: &[&str]) -> Result<Output> {
     let binary = tokio::task::spawn_blocking(binary::path).await??;
-    let output = Command::new(binary).args(arguments).kill_on_drop(true).output();
+    let output = Command::new(binary).args(arguments).env("TMPDIR", temporary).kill_on_drop(true).output();
     Ok(timeout(PATIENCE, output).await.with_context(|| format!("{arguments:?} does not end"))??)
 }
 
@@ -79,6 +84,26 @@ async fn a_stopped_gateways_store_is_found_sound_and_measured() -> Result<()> {
     let words = run(&["store", "stat", network.gateway.folder.join("data").to_str().context("UTF-8")?]).await?;
     let words = String::from_utf8_lossy(&words.stdout).into_owned();
     ensure!(words.contains("last sequence") && words.contains("kept in reserve"), "{words}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_to_compare_with_are_made_on_the_disk_and_go_again() -> Result<()> {
+    let (network, _) = stopped().await?;
+    let data = network.gateway.folder.join("data");
+    let data = data.to_str().context("UTF-8")?;
+    let temporary = network.gateway.folder.join("temporary");
+    for command in ["verify", "stat"] {
+        let nowhere = run_with(&temporary, &["store", command, data]).await?;
+        let said = String::from_utf8_lossy(&nowhere.stderr).into_owned();
+        ensure!(!nowhere.status.success() && said.contains("TMPDIR"), "{command}: {} {said}", nowhere.status);
+    }
+    fs::create_dir(&temporary)?;
+    for command in ["verify", "stat"] {
+        let found = run_with(&temporary, &["store", command, data]).await?;
+        ensure!(found.status.success(), "{command}: {}", String::from_utf8_lossy(&found.stderr));
+        ensure!(fs::read_dir(&temporary)?.next().is_none(), "{command} left something");
+    }
     Ok(())
 }
 

@@ -12,7 +12,8 @@ use clap::{Args, Subcommand};
   tramite store rebuild /var/lib/tramite-adapter      make its outbox anew from its journal
 
 STORE is the node's data folder (`data` in its configuration), or the configuration file itself.
-Stop the node first; only `rebuild` changes anything.")]
+Stop the node first; only `rebuild` changes anything. `verify` and `stat` make the rows of the outbox anew in the folder
+for temporary files (TMPDIR), which needs as much room as the outbox has.")]
 pub(crate) struct Store {
     #[command(subcommand)]
     pub(crate) command: StoreCommand,

@@ -62,6 +62,7 @@ mod refuse;
 mod replay;
 mod retention;
 mod rows;
+mod scratch;
 mod seal;
 mod shared;
 mod stat;

@@ -61,11 +61,12 @@ impl<'a> Replay<'a> {
         Ok(effects)
     }
 
-    /// Writes what waits, in one batch with its position.
+    /// Writes what waits, in one batch with its position, and keeps the map in order meanwhile: nobody else does yet.
     pub(crate) fn write(&mut self) -> Result<(), MapError> {
         let position = (Key::from_slice(rows::POSITION), Some(rows::number(self.end)));
         self.base.apply(&mut self.rows.changes().chain(std::iter::once(position)))?;
         self.rows = Overlay::default();
+        while self.base.tidy()? {}
         Ok(())
     }
 

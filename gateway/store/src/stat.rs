@@ -12,9 +12,11 @@ use crate::{
     error::{MapError, OpenError},
     home,
     journal::{self, Group, Journal, Placed, io_failed, read_failed},
-    map::{Maps as _, MemoryMaps, OrderedMap},
+    map::OrderedMap,
+    options::real_maps,
     replay::Replay,
     rows::{self, ItemRow, QueueRow},
+    scratch::Scratch,
     seal::{self, Marker},
 };
 
@@ -89,7 +91,7 @@ pub struct Stat {
     pub last_ms: i64,
 }
 
-/// Reads a store on the system's disk, and changes nothing.
+/// Reads a store on the system's disk, and changes nothing. As [`verify`](crate::verify) it makes the rows anew.
 ///
 /// # Errors
 /// It is not a store, in use, damaged, or cannot be read.
@@ -107,9 +109,9 @@ pub fn stat(directory: &Path) -> Result<Stat, OpenError> {
         parts: size(&home.parts(), None)?,
         ..Stat::default()
     };
-    let map = MemoryMaps::new().open(Path::new("expected"))?;
+    let map = Scratch::new(&real_maps())?;
     let journal = Journal::new(Arc::clone(&disk), home.journal(), home.store_id);
-    let mut replay = Replay::new(map.as_ref(), 1);
+    let mut replay = Replay::new(&*map, 1);
     let mut waiting: BTreeMap<u64, u32> = BTreeMap::new();
     let mut visit = |journal: &Journal, group: &Group| {
         let effects = replay.group(journal, group).map_err(read_failed)?;
@@ -129,7 +131,7 @@ pub fn stat(directory: &Path) -> Result<Stat, OpenError> {
     replay.finish()?;
     let bytes = waiting.values().map(|length| u64::from(*length)).sum();
     found.waiting = Amount { count: waiting.len() as u64, bytes };
-    found.queues = queues(map.as_ref())?;
+    found.queues = queues(&*map)?;
     Ok(found)
 }
 

@@ -27,13 +27,14 @@ use crate::{
     error::{Damage, MapError, OpenError, ReadError},
     home::{self, Home},
     journal::{self, Group, Inspected, Journal, Placed, read_failed},
-    map::{Key, Maps, MemoryMaps, OrderedMap},
+    map::{Key, Maps, OrderedMap},
     open,
     options::{Cut, Options, Recovery, SEGMENT_BYTES_MIN, Seams, real_maps},
     overlay::successor,
     parts,
     replay::Replay,
     rows,
+    scratch::Scratch,
     seal::{self, Marker, Seal},
     shared::has_content,
 };
@@ -138,7 +139,8 @@ impl Verification {
     }
 }
 
-/// Checks every byte of a store on the system's disk, and changes nothing.
+/// Checks every byte of a store on the system's disk, and changes nothing. Its rows are made anew in a folder for temporary files, which
+/// takes as much room as the outbox.
 ///
 /// # Errors
 /// It is not a store, or in use. What is wrong with its bytes is no error but a finding.
@@ -179,12 +181,12 @@ fn check(
         Err(error) => return found.failed(error),
     };
     found.role.clone_from(&home.role);
-    let expected = MemoryMaps::new().open(Path::new("expected"))?;
+    let expected = Scratch::new(maps)?;
     let journal = Journal::new(Arc::clone(disk), home.journal(), home.store_id);
     let mut needed = Needed::default();
     let marker = seal::read(disk.as_ref(), &home.outbox())?;
     found.clean = matches!(marker, Marker::Clean(_));
-    let inspected = match read_groups(&journal, expected.as_ref(), &mut needed, found, watch) {
+    let inspected = match read_groups(&journal, &*expected, &mut needed, found, watch) {
         Ok(inspected) => inspected,
         Err(error) => {
             let failed = found.failed(cut_short(disk.as_ref(), &journal, error));
@@ -213,7 +215,7 @@ fn check(
         Marker::Clean(seal) => {
             let (end, leftovers) = (inspected.next_sequence, needed.leftovers);
             let kept = Kept { home: &home, seal, end, leftovers };
-            check_outbox(disk.as_ref(), maps, &kept, expected.as_ref(), found);
+            check_outbox(disk.as_ref(), maps, &kept, &*expected, found);
         }
     }
     // In the order of the journal, and then the rest.

@@ -371,7 +371,8 @@ impl Store {
         while due.messages.len() < limit {
             let found = self.shared.outbox.scan(&from, &to, LOOK_AT_ONCE)?;
             for (key, queue) in &found {
-                let message = self.unless_set_aside(&rows::decode::<String>(queue.clone())?, rows::number_at_end(key))?;
+                let message =
+                    self.unless_set_aside(&rows::decode::<String>(queue.clone())?, rows::number_at_end(key))?;
                 due.messages.extend(message.filter(|message| message.state == MessageState::Waiting));
             }
             match found.last() {

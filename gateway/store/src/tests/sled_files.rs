@@ -3,7 +3,10 @@
 use std::fs;
 
 use super::*;
-use crate::{rebuild, verify};
+use crate::{
+    map::{Maps as _, OrderedMap},
+    rebuild, verify,
+};
 
 struct Site {
     folder: tempfile::TempDir,
@@ -163,6 +166,30 @@ fn an_outbox_of_an_older_day_is_made_anew_equal_row_by_row() {
     running.stop();
     assert_eq!(rebuild(&site.store()).unwrap().sequence, 401);
     assert_eq!(site.open().rows(), rows);
+}
+
+#[test]
+fn rows_made_anew_stand_in_few_files_however_long_the_journal() {
+    let site = Site::new();
+    let mut running = site.open();
+    for number in 1..=64 {
+        running.one(change(number)).unwrap();
+    }
+    let rows = running.rows();
+    let folder = tempfile::tempdir().unwrap();
+    let map = crate::options::real_maps().open(folder.path()).unwrap();
+    let journal = &running.writer.shared.journal;
+    let mut replay = crate::replay::Replay::new(map.as_ref(), 1);
+    for sequence in 1..=64 {
+        replay.group(journal.as_ref(), &journal.group(sequence).unwrap()).unwrap();
+        replay.write().unwrap();
+    }
+    let named = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let files = named.filter(|path| path.extension().is_some_and(|extension| extension == "run")).count();
+    assert!((1..20).contains(&files), "{files} files of 64");
+    let mut made = (&*map as &dyn OrderedMap).scan(&[], rows::END, usize::MAX).unwrap();
+    made.retain(|(key, _)| key.as_slice() != rows::POSITION);
+    assert_eq!(made, rows);
 }
 
 #[test]
