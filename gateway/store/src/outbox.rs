@@ -10,7 +10,7 @@
 //! Invariants: every layer but the draft speaks only of durable facts; a row and the position that it belongs to are applied in one
 //! batch, after the erasures that they bring about, so that an opening need not look for them before the position; a map that errs,
 //! panics or holds a damaged row is wiped and replayed to exactly the position that it had: into memory, up to a bound, while the
-//! disk has no room for another.
+//! disk has no room for another; one that is not whole is never read.
 
 use std::{
     path::{Path, PathBuf},
@@ -28,7 +28,7 @@ use bytes::Bytes;
 use crate::{
     error::{MapError, ReadError},
     journal::Journal,
-    map::{Key, Maps, MemoryMap, OrderedMap, Pair},
+    map::{Key, Maps, MemoryMap, OrderedMap, Pair, RowChange},
     overlay::{Over, Overlay, Rows},
     project::Facts,
     replay::rebuild,
@@ -52,6 +52,10 @@ const ROWS_IN_MEMORY_MAX: usize = 2 * 1024 * 1024;
 /// A map that is let go has so long to give its room back.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
 
+fn cannot_rebuild(error: ReadError) -> MapError {
+    MapError(format!("cannot rebuild: {error}"))
+}
+
 /// What becomes of a map that is replaced.
 #[derive(Debug, Clone, Copy)]
 enum Old {
@@ -69,6 +73,34 @@ fn release(map: Arc<dyn OrderedMap>) {
     if thread::Builder::new().name("tramite-outbox-old".into()).spawn(letting_go).is_ok() {
         // Ends when the sender is dropped.
         let _ended = ended.recv_timeout(RELEASE_MAX);
+    }
+}
+
+/// Stands where a map was that could not be made anew: what cannot be read is not absent.
+#[derive(Debug)]
+struct NoMap;
+
+impl NoMap {
+    fn error<T>() -> Result<T, MapError> {
+        Err(MapError("it could not be made anew".into()))
+    }
+}
+
+impl OrderedMap for NoMap {
+    fn get(&self, _: &[u8]) -> Result<Option<Bytes>, MapError> {
+        Self::error()
+    }
+
+    fn scan(&self, _: &[u8], _: &[u8], _: usize) -> Result<Vec<Pair>, MapError> {
+        Self::error()
+    }
+
+    fn apply(&self, _: &mut dyn Iterator<Item = RowChange>) -> Result<(), MapError> {
+        Self::error()
+    }
+
+    fn flush(&self) -> Result<(), MapError> {
+        Self::error()
     }
 }
 
@@ -104,6 +136,8 @@ pub(crate) struct Outbox {
     closed: AtomicBool,
     /// Room that there must be before the base goes back to the disk.
     wanted: AtomicU64,
+    /// Rows that a base in memory may have.
+    rows_in_memory_max: usize,
     signal: Mutex<Signal>,
     /// Something is to be applied, or the applier is to stop.
     work: Condvar,
@@ -187,10 +221,16 @@ impl Outbox {
             stuck: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             wanted: AtomicU64::new(0),
+            rows_in_memory_max: ROWS_IN_MEMORY_MAX,
             signal: Mutex::default(),
             work: Condvar::new(),
             applied: Condvar::new(),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_rows_in_memory(self, rows_in_memory_max: usize) -> Self {
+        Self { rows_in_memory_max, ..self }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Layers> {
@@ -262,7 +302,7 @@ impl Outbox {
     fn anew(&self, end: u64) -> Result<Arc<dyn OrderedMap>, MapError> {
         self.maps.wipe(&self.folder)?;
         let base = self.maps.open(&self.folder)?;
-        rebuild(&self.journal, base.as_ref(), end).map_err(|e| MapError(format!("cannot rebuild: {e}")))?;
+        rebuild(&self.journal, base.as_ref(), end).map_err(cannot_rebuild)?;
         Ok(base)
     }
 
@@ -288,22 +328,29 @@ impl Outbox {
     }
 
     /// sled stays failed once its disk was full, for reading too. Its rows go into memory, and its room back to the disk. If they are
-    /// too many for that, they are made anew in the room that it had.
+    /// too many for that, they are made anew in the room that it had; until they are, nothing is read.
     fn heal_without_room(&self, error: &MapError, layers: &mut Layers) -> Result<(), MapError> {
         tracing::error!(%error, "the disk is full: the outbox's rows are kept in memory until there is room");
         let size = self.journal.size_of(&self.folder);
         self.wanted.fetch_max((size / 2 * 3).saturating_add(ROOM_BESIDE_BYTES), Ordering::Relaxed);
-        let memory = Arc::new(MemoryMap::bounded(ROWS_IN_MEMORY_MAX));
-        let fits = rebuild(&self.journal, memory.as_ref(), layers.base_end);
-        self.replace(layers, memory, Old::Release);
-        if fits.is_ok() {
-            self.stuck.store(true, Ordering::Relaxed);
-            return self.maps.wipe(&self.folder);
+        let memory = Arc::new(MemoryMap::bounded(self.rows_in_memory_max));
+        match rebuild(&self.journal, memory.as_ref(), layers.base_end) {
+            Ok(()) => {
+                self.replace(layers, memory, Old::Release);
+                self.stuck.store(true, Ordering::Relaxed);
+                self.maps.wipe(&self.folder)
+            }
+            Err(ReadError::Outbox(_)) => {
+                drop(memory);
+                self.replace(layers, Arc::new(NoMap), Old::Release);
+                let base = self.anew(layers.base_end)?;
+                self.replace(layers, base, Old::Release);
+                self.stuck.store(false, Ordering::Relaxed);
+                Ok(())
+            }
+            // It cannot be read into another map either.
+            Err(error) => Err(cannot_rebuild(error)),
         }
-        let base = self.anew(layers.base_end)?;
-        self.replace(layers, base, Old::Release);
-        self.stuck.store(false, Ordering::Relaxed);
-        Ok(())
     }
 
     /// Takes the base back to the disk once there is room for it.

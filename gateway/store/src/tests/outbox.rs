@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::map::{Maps, OrderedMap, RowChange};
-use crate::{MapError, verify_with};
+use crate::{MapError, outbox::Outbox, verify_with};
 
 /// A life with everything in it. Returns the rows that it left.
 fn a_life(lab: &Lab, apply: bool) -> Vec<Pair> {
@@ -374,6 +374,56 @@ fn an_outbox_whose_disk_is_full_is_kept_in_memory_until_there_is_room() {
     let running = open();
     assert!(running.recovery.rebuilt.is_some());
     assert_eq!(running.rows(), rows);
+}
+
+/// Messages whose rows are in a map on a disk that is full from here on, and an outbox over it.
+fn crammed(lab: &Lab, count: u64, rows_in_memory_max: usize) -> Outbox {
+    let maps = CrampedMaps { inner: lab.maps.clone(), disk: lab.disk.clone() };
+    let mut running = lab.open();
+    for from in (1..=count).step_by(512) {
+        let with = |fact: &mut Accepted| (fact.order, fact.expires_ms) = (fact.id.clone(), T0 + 1_000);
+        let group = (from..=count.min(from + 511)).map(|number| message(number, "inps").with(with).change()).collect();
+        assert!(running.commit(group).iter().all(Result::is_ok));
+    }
+    running.writer.apply();
+    let base = maps.open(&lab.path("outbox")).unwrap();
+    let journal = Arc::clone(&running.writer.shared.journal);
+    let outbox = Outbox::new(Arc::new(maps), lab.path("outbox"), journal, Arc::clone(&base), count + 1)
+        .with_rows_in_memory(rows_in_memory_max);
+    lab.disk.faults().full.store(1, Ordering::SeqCst);
+    base.apply(&mut std::iter::empty()).unwrap_err();
+    outbox
+}
+
+fn knows(outbox: &Outbox, number: u64) -> Result<bool, MapError> {
+    outbox.get(&rows::id(&id(number))).map(|row| row.is_some())
+}
+
+#[test]
+fn where_no_whole_map_fits_nothing_is_absent() {
+    let lab = Lab::new();
+    // So many rows that they are written in more than one batch.
+    let count = crate::outbox::APPLY_ROWS as u64 / 6 + 512;
+    let outbox = crammed(&lab, count, 1);
+    for number in [count, count] {
+        knows(&outbox, number).unwrap_err();
+    }
+    lab.disk.faults().full.store(0, Ordering::SeqCst);
+    assert_eq!((knows(&outbox, 1), knows(&outbox, count)), (Ok(true), Ok(true)));
+}
+
+#[test]
+fn where_the_journal_cannot_be_read_nothing_is_absent() {
+    let lab = Lab::new();
+    let outbox = crammed(&lab, 10, usize::MAX);
+    let gone = Path::new("store/journal/gone");
+    lab.disk.rename(&lab.segment(), gone).unwrap();
+    for number in [10, 10] {
+        knows(&outbox, number).unwrap_err();
+    }
+    lab.disk.rename(gone, &lab.segment()).unwrap();
+    assert_eq!((knows(&outbox, 10), knows(&outbox, 11)), (Ok(true), Ok(false)));
+    assert!(outbox.is_stuck(), "in memory, whole");
 }
 
 #[test]
