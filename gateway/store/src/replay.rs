@@ -1,7 +1,7 @@
 //! Facts on their way into a map: the journal replayed, group by group, as it is when an outbox is made anew, completed or checked.
 //!
 //! Knows: how many rows are written at once, the position that goes with them. Never knows: what rows mean, where the map is kept.
-//! Invariant: rows and the position that they belong to are written in one batch.
+//! Invariants: rows and the position that they belong to are written in one batch; where the end is named nothing behind it is applied.
 
 use crate::{
     error::{MapError, ReadError},
@@ -19,7 +19,7 @@ pub(crate) fn rebuild(journal: &Journal, base: &dyn OrderedMap, end: u64) -> Res
     let mut sequence = 1;
     while sequence < end {
         let group = journal.group(sequence)?;
-        replay.group(journal, &group)?;
+        replay.group_before(journal, &group, end)?;
         sequence = group.span.end;
     }
     Ok(replay.finish()?)
@@ -46,18 +46,23 @@ impl<'a> Replay<'a> {
 
     /// Applies a group. Returns what it brings about.
     pub(crate) fn group(&mut self, facts: &dyn Facts, group: &Group) -> Result<Effects, ReadError> {
+        self.group_before(facts, group, u64::MAX)
+    }
+
+    /// Applies the facts of a group before `end`: what is packed goes on behind what was applied together.
+    fn group_before(&mut self, facts: &dyn Facts, group: &Group, end: u64) -> Result<Effects, ReadError> {
         if self.is_full() {
             self.write()?;
         }
         let below = Over { upper: &self.rows, below: &self.base };
         let mut draft = Draft::new(&below, facts);
         // Packed while it is replayed, a segment may begin with facts that were applied already.
-        for placed in group.facts.iter().filter(|placed| placed.sequence >= self.end) {
+        for placed in group.facts.iter().filter(|placed| (self.end..end).contains(&placed.sequence)) {
             draft.apply(placed.sequence, &placed.fact)?;
         }
         let Draft { upper, effects, .. } = draft;
         self.rows.merge(upper);
-        self.end = group.span.end;
+        self.end = group.span.end.min(end);
         Ok(effects)
     }
 

@@ -286,6 +286,37 @@ fn a_batch_on_its_way_into_a_map_that_is_replaced_goes_into_the_new_one() {
     assert_eq!(running.rows(), rows);
 }
 
+#[test]
+fn a_map_that_is_replaced_has_nothing_of_what_waits_to_be_applied() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    let large = |number, length| {
+        let with = |fact: &mut Accepted| fact.expires_ms = T0 + 1_000;
+        message(number, "inps").order("talk").with(with).content(growth::noise(number, length)).change()
+    };
+    running.done(large(1, 900_000));
+    running.done(settle(1, Outcome::HandedOver));
+    running.writer.apply();
+    let waiting: Vec<u64> = (2..=6).map(|number| running.done(large(number, 100))).collect();
+    running.done(large(7, 500_000));
+    running.writer.compact();
+    assert!(growth::segments(&lab)[0].ends_with(".pack"), "a block over what is applied and what is not");
+    running.writer.shared.outbox.distrust("somebody found a bad row");
+    let position = || {
+        let map = lab.maps.open(&lab.path("outbox")).unwrap();
+        rows::number_at_end(&map.get(rows::POSITION).unwrap().unwrap())
+    };
+    assert_eq!(position(), 3, "it stands where it stood");
+    for sequence in waiting {
+        running.done(settle(sequence, Outcome::HandedOver));
+    }
+    running.writer.apply();
+    let rows = running.rows();
+    drop(running);
+    retention::lose_rows(&lab);
+    retention::same_rows(&lab.open(), &rows, "rebuilt");
+}
+
 /// A map on a disk that may be full: then it fails, and stays failed for reading too, as sled does.
 #[derive(Debug)]
 struct Cramped {
