@@ -55,7 +55,7 @@ pub(crate) fn goes_on(reached: i64, minute: i64) -> bool {
 
 /// Whether an hour can be the time: it is not before facts that are there, and not so far behind them that no machine was off for so
 /// long. A hold that nobody ends must not stop a machine that runs on: then the facts signed meanwhile count, too.
-pub(crate) fn can_date(clock: ClockRow, now_ms: i64) -> bool {
+pub(crate) fn can_date(clock: &ClockRow, now_ms: i64) -> bool {
     let minute = now_ms.div_euclid(MINUTE_MS);
     let follows = |reached: i64| (0..=AHEAD_MAX_MINUTES).contains(&minute.saturating_sub(reached));
     goes_on(clock.minute, minute)
@@ -74,11 +74,11 @@ pub(crate) fn clock_row(rows: &(impl Rows + ?Sized)) -> Result<ClockRow, MapErro
 
 /// The same, after a fact of that hour.
 pub(crate) fn after(clock: ClockRow, minute: i64, word: Word) -> ClockRow {
-    let dated = if can_date(clock, minute.saturating_mul(MINUTE_MS)) { minute.max(clock.dated) } else { clock.dated };
+    let dated = if can_date(&clock, minute.saturating_mul(MINUTE_MS)) { minute.max(clock.dated) } else { clock.dated };
     match word {
         // Be it before where a wrong clock had led: else what is new would be forgotten as soon as it ends.
-        Word::Confirmed => ClockRow { minute, dated: minute },
-        Word::None if goes_on(clock.minute, minute) => ClockRow { minute: minute.max(clock.minute), dated },
+        Word::Confirmed => ClockRow { minute, dated: minute, ..clock },
+        Word::None if goes_on(clock.minute, minute) => ClockRow { minute: minute.max(clock.minute), dated, ..clock },
         Word::None | Word::Held => ClockRow { dated, ..clock },
     }
 }
@@ -109,7 +109,7 @@ impl Store {
     /// Whether anything may be signed with that hour. Not, when it cannot be the time: nothing that is signed then would be taken anywhere.
     #[must_use]
     pub fn can_date(&self, now_ms: i64) -> bool {
-        clock_row(&self.shared.outbox).is_ok_and(|clock| can_date(clock, now_ms))
+        clock_row(&self.shared.outbox).is_ok_and(|clock| can_date(&clock, now_ms))
     }
 
     /// Why the clock is held; none when it is not.
@@ -121,7 +121,7 @@ impl Store {
     }
 
     /// Looks at the clock, which somebody does each second: one that is too far from the facts is held, and one that goes on is recorded
-    /// now and then. `by` is written down for who held.
+    /// now and then, and as long as there are ids to be forgotten, which go with facts. `by` is written down for who held.
     ///
     /// # Errors
     /// The record was not written, or the rows cannot be read; until it is, [`believes`](Self::believes) says the same.
@@ -131,14 +131,14 @@ impl Store {
             return Ok(ClockState::Held { began: false });
         }
         let now_ms = self.shared.clock.now_ms();
-        let reached = clock_row(&self.shared.outbox).map_err(unreadable)?.minute;
+        let ClockRow { minute: reached, forgetting, .. } = clock_row(&self.shared.outbox).map_err(unreadable)?;
         let minute = now_ms.div_euclid(MINUTE_MS);
         if !goes_on(reached, minute) {
             let reason = format!("the last record is of {} ms, the clock says {now_ms} ms", reached * MINUTE_MS);
             self.record_clock(vec![hold(by, &reason)]).await?;
             return Ok(ClockState::Held { began: true });
         }
-        if minute.saturating_sub(reached) >= SEEN_EVERY_MINUTES {
+        if minute.saturating_sub(reached) >= SEEN_EVERY_MINUTES || !forgetting.is_empty() {
             let seen = recorded(CLOCK_SEEN, Some(&now_ms.to_string()), "", "");
             self.record_clock(vec![seen]).await?;
         }

@@ -123,7 +123,7 @@ impl<'a> Group<'a> {
     }
 
     fn take(&mut self, kind: Kind, content: Bytes, sign: Vec<(Slot, Bytes)>, answer: Answer) -> Result<Verdict, Stop> {
-        if !sign.is_empty() && !clock::can_date(self.draft.clock()?, self.now_ms) {
+        if !sign.is_empty() && !clock::can_date(&self.draft.clock()?, self.now_ms) {
             return Err(Rejected::ClockHeld.into());
         }
         let mut fact = Fact { at_ms: self.now_ms, kind: Some(kind) };

@@ -170,14 +170,17 @@ pub(crate) struct CaseValue {
 }
 
 /// How far the clock has come with the facts, in minutes since 1970.
-#[derive(Clone, Copy, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message)]
 pub(crate) struct ClockRow {
-    /// By a clock that was believed; ids to be remembered until before it are gone. 0: there is no fact yet.
+    /// By a clock that was believed; ids to be remembered until before it are gone, or go with the next facts. 0: there is no fact yet.
     #[prost(int64, tag = "1")]
     pub(crate) minute: i64,
     /// By one with which something could be signed, believed or not.
     #[prost(int64, tag = "2")]
     pub(crate) dated: i64,
+    /// The last `k` row that was looked at, as long as more ids than one fact forgets are to be forgotten; else empty.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) forgetting: Bytes,
 }
 
 /// Reads a value; one that is damaged is the map's fault.

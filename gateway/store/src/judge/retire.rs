@@ -29,7 +29,12 @@ impl Group<'_> {
         if !mark && over.is_empty() && messages.is_empty() {
             return Err(Stop::Verdict(Verdict::Already(before)));
         }
-        let (ClockRow { minute, dated }, counts, issuers) = (self.draft.clock()?, self.counts()?, self.issuers()?);
+        let ClockRow { minute, dated, forgetting } = self.draft.clock()?;
+        // How far ids are forgotten depends on how many facts there were, and of those some will be gone.
+        if !forgetting.is_empty() {
+            return Err(Rejected::ClockHeld.into());
+        }
+        let (counts, issuers) = (self.counts()?, self.issuers()?);
         let fact = Retired { minute, dated, mark, counts, issuers, cases: over, messages, ids, before, done };
         self.take(Kind::Retired(fact), Bytes::new(), Vec::new(), Answer::Recorded)
     }

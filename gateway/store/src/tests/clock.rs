@@ -11,7 +11,7 @@ use crate::{ClockState, MessageState, Mover, home};
 const STEPS: [i64; 2] = [400 * DAY_MS, -400 * DAY_MS];
 
 /// Works while the writer steps.
-fn wait<T>(running: &mut Running, work: impl Future<Output = T>) -> T {
+pub(super) fn wait<T>(running: &mut Running, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     loop {
         if let Poll::Ready(done) = work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -26,7 +26,7 @@ fn look(running: &mut Running) -> ClockState {
     wait(running, async move { store.look_at_clock("gateway").await.unwrap() })
 }
 
-fn confirm(running: &mut Running) {
+pub(super) fn confirm(running: &mut Running) {
     let store = running.store.clone();
     wait(running, async move { store.confirm_clock("prova", "it is right").await.unwrap() });
 }
