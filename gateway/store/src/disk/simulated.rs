@@ -14,6 +14,8 @@ use std::{
     },
 };
 
+use rustix::io::Errno;
+
 use super::{Access, Disk, DiskFile, FileInfo, Lock};
 
 /// What the device writes at once: a torn write tears at its multiples.
@@ -35,6 +37,8 @@ pub struct Faults {
     pub write_fails_from: AtomicU64,
     /// Whatever makes a file longer fails, as on a full disk, while this is not 0.
     pub full: AtomicU64,
+    /// Reading what stands at this place of any file fails as where a sector is bad, while this is not 0.
+    pub bad_at: AtomicU64,
     /// What files are dated by.
     pub now_ms: AtomicI64,
     /// Changes of files and names that still succeed; then each fails, as after a kill. 0: all do.
@@ -71,6 +75,12 @@ impl Faults {
 
     fn is_full(&self) -> bool {
         self.full.load(Ordering::SeqCst) != 0
+    }
+
+    fn reads(&self, offset: u64, length: usize) -> io::Result<()> {
+        let bad = self.bad_at.load(Ordering::SeqCst);
+        let hit = bad != 0 && (offset..offset.saturating_add(length as u64)).contains(&bad);
+        if hit { Err(Errno::IO.into()) } else { Ok(()) }
     }
 
     fn strikes(count: &AtomicU64, from: &AtomicU64) -> bool {
@@ -373,6 +383,7 @@ impl Disk for SimulatedDisk {
 
 impl DiskFile for SimulatedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.faults.reads(offset, buffer.len())?;
         let contents = locked(&self.contents);
         let at = usize::try_from(offset).unwrap_or(usize::MAX).min(contents.written.len());
         let there = contents.written.get(at..).unwrap_or_default();

@@ -4,11 +4,13 @@
 //! Invariant: what is read out checked, and damage names file and offset.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
+use rustix::io::Errno;
 use tramite_proto::pb::journal::v1::Fact;
 
 use super::{
@@ -153,6 +155,15 @@ impl Segment {
         Damage { file: self.path.clone(), offset, what: what.to_owned() }
     }
 
+    /// Why nothing was read there. That the disk cannot read it says something of what stands there, as damage does; what else the
+    /// system may say does not.
+    fn unread(&self, offset: u64, e: &io::Error) -> ReadError {
+        match Errno::from_io_error(e) {
+            Some(Errno::IO) => self.damage(offset, "the disk cannot read it").into(),
+            _ => io_error(&self.path, e),
+        }
+    }
+
     pub(crate) fn is_at(&self, path: &Path) -> bool {
         self.path == path
     }
@@ -181,7 +192,7 @@ impl Segment {
     }
 
     /// Reads and checks what stands at `offset`.
-    pub(crate) fn read(&self, file: &dyn DiskFile, offset: u64) -> std::io::Result<Found> {
+    pub(crate) fn read(&self, file: &dyn DiskFile, offset: u64) -> io::Result<Found> {
         let header = match self.header(file, offset)? {
             Err(found) => return Ok(found),
             Ok(header) => header,
@@ -204,7 +215,7 @@ impl Segment {
     }
 
     /// The bytes of the facts behind a header; none: they do not check.
-    fn facts_of(&self, header: &Header, file: &dyn DiskFile, offset: u64) -> std::io::Result<Option<Bytes>> {
+    fn facts_of(&self, header: &Header, file: &dyn DiskFile, offset: u64) -> io::Result<Option<Bytes>> {
         let (at, length, crc) = match header {
             Header::Group(header) => (GROUP_HEADER_BYTES, header.facts_length, header.facts_crc),
             Header::Block(header) => (BLOCK_HEADER_BYTES, header.stored, header.crc),
@@ -216,7 +227,7 @@ impl Segment {
     }
 
     /// The same as bytes, group by group. Only of what was read and checked before.
-    pub(super) fn raw(&self, file: &dyn DiskFile, offset: u64) -> std::io::Result<Result<Vec<RawGroup>, &'static str>> {
+    pub(super) fn raw(&self, file: &dyn DiskFile, offset: u64) -> io::Result<Result<Vec<RawGroup>, &'static str>> {
         let Ok(header) = self.header(file, offset)? else { return Ok(Err("it changed while it was read")) };
         let Some(bytes) = self.facts_of(&header, file, offset)? else { return Ok(Err("it changed while it was read")) };
         Ok(match &header {
@@ -225,7 +236,7 @@ impl Segment {
         })
     }
 
-    pub(super) fn header(&self, file: &dyn DiskFile, offset: u64) -> std::io::Result<Result<Header, Found>> {
+    pub(super) fn header(&self, file: &dyn DiskFile, offset: u64) -> io::Result<Result<Header, Found>> {
         let length = if self.packed.is_some() { BLOCK_HEADER_BYTES } else { GROUP_HEADER_BYTES };
         if offset.saturating_add(length as u64) > self.size {
             return Ok(Err(Found::Nothing));
@@ -258,7 +269,7 @@ pub(crate) fn read_content(
     place: Place,
 ) -> Result<Bytes, ReadError> {
     let mut bytes = vec![0; place.length as usize];
-    file.read_at(&mut bytes, place.offset).map_err(|e| io_error(&segment.path, &e))?;
+    file.read_at(&mut bytes, place.offset).map_err(|e| segment.unread(place.offset, &e))?;
     if crc32c::crc32c(&bytes) == place.crc {
         return Ok(Bytes::from(bytes));
     }
@@ -271,7 +282,7 @@ pub(crate) fn read_content(
 /// The group of a segment that covers a sequence, read and checked.
 pub(super) fn group_in(segment: &Segment, file: &dyn DiskFile, sequence: u64) -> Result<Group, ReadError> {
     let Some(offset) = locate(segment, file, sequence)? else { return Ok(segment.rest(sequence)?) };
-    match segment.read(file, offset).map_err(|e| io_error(&segment.path, &e))? {
+    match segment.read(file, offset).map_err(|e| segment.unread(offset, &e))? {
         Found::Group(group) if group.holds(sequence) => Ok(group),
         Found::Group(_) | Found::Nothing => {
             Err(segment.damage(offset, "the group that must stand here does not").into())
@@ -300,7 +311,7 @@ fn locate(segment: &Segment, file: &dyn DiskFile, sequence: u64) -> Result<Optio
         if segment.packed.is_some() && offset >= segment.size {
             return Ok(None);
         }
-        let header = segment.header(file, offset).map_err(|e| io_error(&segment.path, &e))?;
+        let header = segment.header(file, offset).map_err(|e| segment.unread(offset, &e))?;
         match header.map(|header| header.span()) {
             Ok(span) if span.end <= sequence => offset = offset.saturating_add(span.length),
             Ok(_) => return Ok(Some(offset)),
@@ -316,8 +327,13 @@ fn locate(segment: &Segment, file: &dyn DiskFile, sequence: u64) -> Result<Optio
 fn index(segment: &Segment, file: &dyn DiskFile) -> Result<(), ReadError> {
     let mut entries: Vec<(u64, u64)> = Vec::new();
     let mut offset = SEGMENT_HEADER_BYTES as u64;
-    while let Ok(header) = segment.header(file, offset).map_err(|e| io_error(&segment.path, &e))? {
-        let span = header.span();
+    loop {
+        let span = match segment.header(file, offset).map_err(|e| segment.unread(offset, &e)) {
+            Ok(Ok(header)) => header.span(),
+            // Whoever looks for what stands there is told.
+            Ok(Err(_)) | Err(ReadError::Damaged(_)) => break,
+            Err(error) => return Err(error),
+        };
         if entries.last().is_none_or(|(_, last)| offset >= last.saturating_add(INDEX_EVERY_BYTES)) {
             entries.push((span.first, offset));
         }

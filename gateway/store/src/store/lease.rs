@@ -142,7 +142,8 @@ impl Store {
                 let attempt = item.attempts.saturating_add(1);
                 taking.leased.push(Leased { sequence, attempt, fact, content });
             }
-            // It says nothing of the record: a disk that is gone, too many open files. Nothing behind it may overtake it.
+            // It says nothing of the record, as a bad sector would: a file that is gone, too many that are open. Nothing behind it may
+            // overtake it.
             Err(error @ ReadError::Io { .. }) => {
                 taking.lane.release_quietly(sequence);
                 taking.full = true;

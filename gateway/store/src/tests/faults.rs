@@ -55,6 +55,42 @@ fn what_cannot_be_read_just_now_is_neither_set_aside_nor_overtaken() {
     assert_eq!(running.store.health().set_aside, 0);
 }
 
+/// Three messages in a segment, of which 2 follows 1 in its order, and one in the next, that nobody has in memory; and places behind
+/// all that the next one has: in the content of 1, and the beginning of 2.
+fn on_the_disk(lab: &Lab) -> (Running, [u64; 2]) {
+    let mut running = lab.open();
+    for (number, length) in [(1, 400_000), (2, 300_000), (3, 300_000), (4, 300_000)] {
+        let large = message(number, "inps").content(growth::noise(number, length));
+        running.done(if number <= 2 { large.order("a") } else { large }.change());
+    }
+    let journal = &running.writer.shared.journal;
+    let (_, content) = journal.fact(1).unwrap();
+    let places = [content.unwrap().offset + 350_000, journal.group(2).unwrap().offset];
+    running.stop();
+    (lab.open(), places)
+}
+
+#[test]
+fn what_stands_in_a_bad_sector_is_set_aside_and_the_others_go_on() {
+    // What stands behind a beginning that cannot be read cannot be found.
+    for (which, goes_on) in [(0, [3, 4]), (1, [1, 4])] {
+        let lab = Lab::new();
+        let (mut running, places) = on_the_disk(&lab);
+        for started in 0..2 {
+            lab.disk.faults().bad_at.store(places[which], Ordering::SeqCst);
+            for _ in 0..2 {
+                assert_eq!(running.leasable("inps"), goes_on, "{which} {started}");
+                assert_eq!(running.store.health().set_aside, 1, "counted and said once");
+            }
+            lab.disk.faults().bad_at.store(0, Ordering::SeqCst);
+            assert_eq!(running.leasable("inps"), goes_on, "until the next start, whatever the disk says by then");
+            running.stop();
+            running = lab.open();
+        }
+        assert_eq!(running.leasable("inps"), [1, 3, 4]);
+    }
+}
+
 #[test]
 fn a_damaged_record_is_set_aside_and_what_is_due_beside_it_ends() {
     let lab = Lab::new();
