@@ -116,7 +116,7 @@ pub struct Writer {
     pub(crate) commands: mpsc::Receiver<Command>,
     /// What rides with whatever comes next.
     pub(crate) patient: mpsc::Receiver<Command>,
-    /// A call that had no room in the group before.
+    /// A call that had no room in the group before; or a word that some patient one had none.
     pub(crate) held: Option<Command>,
 }
 
@@ -222,10 +222,11 @@ impl Writer {
     /// The store had failed before.
     pub fn finish(mut self) -> Result<(), Poisoned> {
         self.commands.close();
+        self.patient.close();
+        self.held.get_or_insert(Command::Wake);
         while let Some(command) = self.held.take().or_else(|| self.commands.try_recv().ok()) {
             self.serve(command);
         }
-        self.serve(Command::Wake);
         if let Some(poisoned) = self.shared.failure.borrow().clone() {
             return Err(poisoned);
         }
@@ -267,6 +268,10 @@ impl Writer {
             changes += asked.len();
             bytes += weight;
             commands.push((asked, reply));
+        }
+        // Who woke the writer may be among them, and will not do so again.
+        if self.held.is_none() && !self.patient.is_empty() {
+            self.held = Some(Command::Wake);
         }
         if !commands.is_empty() {
             self.write(commands, bytes.saturating_add(changes.saturating_mul(CHANGE_BYTES)));

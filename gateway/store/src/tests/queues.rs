@@ -293,3 +293,28 @@ fn what_an_issuer_has_waiting_is_counted_until_it_is_final() {
     crate::map::Maps::wipe(&lab.maps, &lab.path("outbox")).unwrap();
     assert_eq!(lab.open().store.charges().unwrap(), expected(0, 0), "made anew");
 }
+
+#[tokio::test]
+async fn all_who_were_patient_are_answered_however_many_woke_the_writer_together() {
+    for closes in [false, true] {
+        let Running { store, mut writer, .. } = Lab::new().open();
+        let calls = (0..16).map(|call| {
+            let store = store.clone();
+            let changes = (1..=64).map(|number| message(64 * call + number, "inps").change()).collect();
+            tokio::spawn(async move { store.commit_with_next(changes).await })
+        });
+        let calls: Vec<_> = calls.collect();
+        while writer.commands.len() < calls.len() {
+            tokio::task::yield_now().await;
+        }
+        if closes {
+            writer.finish().unwrap();
+        } else {
+            while writer.step() == Step::Worked {}
+        }
+        assert_eq!(store.sequence(), 16 * 64, "{closes}");
+        for call in calls {
+            assert!(call.await.unwrap().iter().all(Result::is_ok));
+        }
+    }
+}
