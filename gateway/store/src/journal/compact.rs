@@ -212,23 +212,41 @@ impl Journal {
         Err(error)
     }
 
-    /// Goes through the groups of a sealed segment.
+    /// Goes through the groups of a sealed segment. One whose file ends early, or that does not reach to the next one, is damaged: what
+    /// is not there must not be taken for what retention took.
     fn each_group(
         &self,
         segment: &Segment,
         each: &mut dyn FnMut(&dyn DiskFile, &Group) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
+        let failed = |e: io::Error| io_error(&segment.path, &e);
         let file = self.open_segment(segment, Access::Read)?;
-        let mut offset = SEGMENT_HEADER_BYTES as u64;
+        let length = file.length().map_err(failed)?;
+        if length < segment.size {
+            let what = format!("the file ends here, and its header says {} bytes", segment.size);
+            return Err(segment.damage(length, &what).into());
+        }
+        let (mut offset, mut reached) = (SEGMENT_HEADER_BYTES as u64, segment.first);
         loop {
-            match segment.read(file.as_ref(), offset).map_err(|e| io_error(&segment.path, &e))? {
+            match segment.read(file.as_ref(), offset).map_err(failed)? {
                 Found::Group(group) => {
                     each(file.as_ref(), &group)?;
                     offset = offset.saturating_add(group.span.length);
+                    reached = group.span.end;
                 }
-                Found::Nothing => return Ok(()),
+                Found::Nothing => break,
                 Found::Bad(what) => return Err(segment.damage(offset, what).into()),
             }
+        }
+        // What a packed one covers behind its last block is gone.
+        let reached = segment.packed.map_or(reached, |covered| covered.end);
+        match self.after(segment).filter(|end| *end != reached) {
+            Some(end) => {
+                let what =
+                    format!("the segment breaks off before sequence {reached}, and the next one begins with {end}");
+                Err(segment.damage(offset, &what).into())
+            }
+            None => Ok(()),
         }
     }
 
@@ -300,12 +318,7 @@ impl Journal {
                 packer.to = (covered.end, covered.next_group());
             }
         }
-        let (reached, next_group) = packer.to;
-        if reached != end {
-            let segment = inputs.last().map_or(beside, |segment| segment.path.as_path());
-            let what = format!("the segment breaks off before sequence {reached}, and the next one begins with {end}");
-            return Err(crate::error::Damage { file: segment.to_owned(), offset: 0, what }.into());
-        }
+        let (_, next_group) = packer.to;
         packer.end_block()?;
         let size = u32::try_from(packer.offset).map_err(|e| failed(io::Error::other(e)))?;
         let first_group = first_group.unwrap_or(next_group);

@@ -311,7 +311,7 @@ impl Walk<'_> {
         while offset < segment.size {
             let group = match segment.read(file, offset).map_err(io_failed("read", &segment.path))? {
                 Found::Group(group) => group,
-                Found::Nothing => return Err(segment.damage(offset, "a block that must stand here does not").into()),
+                Found::Nothing => break,
                 Found::Bad(what) => return Err(segment.damage(offset, what).into()),
             };
             self.check_order(segment, &group)?;

@@ -125,7 +125,7 @@ impl Group {
 /// What stands at an offset.
 pub(crate) enum Found {
     Group(Group),
-    /// 40 zeros, or too little room for a group.
+    /// 40 zeros, or too little room for a group; of a packed segment, which has no room to spare, only its end.
     Nothing,
     Bad(&'static str),
 }
@@ -237,15 +237,19 @@ impl Segment {
     }
 
     pub(super) fn header(&self, file: &dyn DiskFile, offset: u64) -> io::Result<Result<Header, Found>> {
-        let length = if self.packed.is_some() { BLOCK_HEADER_BYTES } else { GROUP_HEADER_BYTES };
+        let (length, nothing) = match self.packed {
+            Some(_) if offset < self.size => (BLOCK_HEADER_BYTES, Found::Bad("a block that must stand here does not")),
+            Some(_) => (BLOCK_HEADER_BYTES, Found::Nothing),
+            None => (GROUP_HEADER_BYTES, Found::Nothing),
+        };
         if offset.saturating_add(length as u64) > self.size {
-            return Ok(Err(Found::Nothing));
+            return Ok(Err(nothing));
         }
         let mut bytes = [0; BLOCK_HEADER_BYTES];
         let (bytes, _) = bytes.split_at_mut(length.min(BLOCK_HEADER_BYTES));
         file.read_at(bytes, offset)?;
         if bytes.iter().all(|byte| *byte == 0) {
-            return Ok(Err(Found::Nothing));
+            return Ok(Err(nothing));
         }
         let header = match self.packed {
             None => GroupHeader::decode(bytes, self.seed).map(Header::Group),

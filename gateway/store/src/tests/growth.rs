@@ -292,3 +292,42 @@ fn a_block_that_begins_before_the_outbox_ends_is_applied_once() {
     assert_eq!((running.recovery.rebuilt.clone(), running.rows()), (None, rows), "completed from its position");
     assert!(!is_on_disk(&lab.disk, &noise(2, LARGE)[..100]));
 }
+
+#[test]
+fn a_packed_segment_that_lost_a_block_or_its_tail_is_left_alone_and_named() {
+    for damage in ["a page of zeros", "cut before a block", "cut before the last content"] {
+        let mut lab = Lab::new();
+        lab.options.recent_bytes = 0;
+        let mut running = lab.open();
+        // Facts that fill more than a block.
+        let small = |number| message(number, "inps").content(noise(number, 1_000)).change();
+        for from in (1..=1_000).step_by(50) {
+            running.commit((from..from + 50).map(small).collect());
+        }
+        let settled = |one: u64| (1..=800).filter(|n| n % 3 == one).map(|n| settle(n, Outcome::HandedOver)).collect();
+        for settled in [settled(0), settled(1)] {
+            running.commit(settled);
+        }
+        running.writer.apply();
+        running.writer.compact();
+        let path = lab.path("journal").join(&segments(&lab)[0]);
+        let whole = lab.disk.bytes(&path).unwrap();
+        let blocks: Vec<usize> =
+            whole.windows(4).enumerate().filter(|(_, seen)| seen == b"TRMP").map(|(at, _)| at).collect();
+        let (second, last) = (blocks[1], whole.len() - 1_000);
+        lab.edit(&path, |bytes| match damage {
+            "a page of zeros" => bytes[second..second + 4096].fill(0),
+            "cut before a block" => bytes.truncate(second),
+            _ => bytes.truncate(last),
+        });
+        running.commit((1..=400).filter(|n| n % 3 == 2).map(|n| settle(n, Outcome::HandedOver)).collect());
+        running.writer.apply();
+        let before = lab.disk.bytes(&path);
+        running.writer.compact();
+        assert!(lab.disk.bytes(&path) == before, "{damage}: it was packed");
+        running.stop();
+        let found = verified(&lab).problems.remove(0);
+        let at = if damage == "cut before the last content" { last } else { second };
+        assert_eq!((found.file, found.offset), (path, Some(at as u64)), "{damage}");
+    }
+}
