@@ -83,6 +83,7 @@ pub(crate) fn goes_on(shared: &Shared) -> Result<(), ReadError> {
 
 /// Does all there is to do by now.
 pub(crate) fn pass(shared: &Shared, ask: &mut Ask<'_>) {
+    shared.erase_again();
     let retired = retention::pass(shared, ask);
     let packed = retired.and_then(|()| {
         while !shared.has_failed() && shared.journal.compact(&mut |_, _| goes_on(shared).map(|()| true))? {}

@@ -5,7 +5,7 @@
 //! index is sparse and in memory, because rows and proofs name sequences, never offsets.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -18,6 +18,7 @@ use bytes::Bytes;
 mod append;
 mod batches;
 mod compact;
+mod erase;
 mod find;
 mod format;
 mod packed;
@@ -37,8 +38,9 @@ pub(crate) use segment::{Group, Placed, Segment, segment_path};
 
 use crate::{
     disk::{Access, Disk, DiskFile},
-    error::{Poisoned, ReadError},
+    error::ReadError,
 };
+use erase::Erasing;
 use format::PlacedFact;
 use segment::{Found, group_in, place_in, read_content};
 
@@ -54,8 +56,9 @@ pub(crate) struct Journal {
     segments: RwLock<BTreeMap<u64, Arc<Segment>>>,
     cache: Mutex<VecDeque<Arc<Group>>>,
     durable: AtomicU64,
-    /// Segments with holes that no sync has covered yet.
-    punched: Mutex<BTreeSet<u64>>,
+    erasing: Mutex<Erasing>,
+    /// Held while what was erased is made durable.
+    syncing: Mutex<()>,
     /// Held while contents are erased or a packed segment takes the place of others: either sees the other's work whole.
     reshaping: Mutex<()>,
 }
@@ -73,7 +76,8 @@ impl Journal {
             segments: RwLock::default(),
             cache: Mutex::default(),
             durable: AtomicU64::new(0),
-            punched: Mutex::default(),
+            erasing: Mutex::default(),
+            syncing: Mutex::default(),
             reshaping: Mutex::default(),
         }
     }
@@ -205,58 +209,6 @@ impl Journal {
     /// Bytes in all segments, holes counted.
     pub(crate) fn bytes(&self) -> u64 {
         self.segments().iter().map(|segment| segment.size).sum()
-    }
-
-    /// Gives contents back to the disk: neighbours in one hole. Returns how many bytes.
-    pub(crate) fn erase(&self, contents: Vec<(u64, Place)>) -> Result<u64, ReadError> {
-        let _one = locked(&self.reshaping);
-        let mut places = Vec::with_capacity(contents.len());
-        for (sequence, place) in contents {
-            // Seldom: packed since the place was noted.
-            let moved = self.segment_of(sequence).is_none_or(|segment| !segment.has(place));
-            let find = |segment: &Segment, file: &dyn DiskFile| place_in(segment, file, sequence);
-            places.extend(if moved { self.in_segment(sequence, Access::Read, find)? } else { Some(place) });
-        }
-        places.sort_unstable_by_key(|place| (place.segment, place.offset));
-        let mut holes: Vec<(u64, u64, u64)> = Vec::new();
-        for place in places.iter().filter(|place| place.length > 0) {
-            let end = place.offset.saturating_add(u64::from(place.length));
-            match holes.last_mut() {
-                Some((segment, _, last)) if *segment == place.segment && *last >= place.offset => {
-                    *last = end.max(*last)
-                }
-                _ => holes.push((place.segment, place.offset, end)),
-            }
-        }
-        let mut open: Option<(Arc<Segment>, Arc<dyn DiskFile>)> = None;
-        let mut bytes = 0;
-        for (first, offset, end) in holes {
-            if open.as_ref().is_none_or(|(segment, _)| segment.first != first) {
-                let segment = self.segment_of(first).ok_or(ReadError::NoFact(first))?;
-                let file = self.open_segment(&segment, Access::Write)?;
-                locked(&self.punched).insert(first);
-                open = Some((segment, file));
-            }
-            if let Some((segment, file)) = &open {
-                file.punch(offset, end - offset).map_err(|e| io_error(&segment.path, &e))?;
-                segment.weight.erased(end - offset);
-                bytes += end - offset;
-            }
-        }
-        Ok(bytes)
-    }
-
-    /// Makes the holes durable: from then on nobody looks for what they took.
-    pub(crate) fn sync_erased(&self) -> Result<(), Poisoned> {
-        let punched = std::mem::take(&mut *locked(&self.punched));
-        for first in punched {
-            // Packed meanwhile, it would be another file.
-            let _one = locked(&self.reshaping);
-            let Some(segment) = self.segment_of(first) else { continue };
-            let synced = self.disk.open(&segment.path, Access::Write).and_then(|file| file.sync_data());
-            synced.map_err(|e| Poisoned { what: format!("sync {}", segment.path.display()), source: Arc::new(e) })?;
-        }
-        Ok(())
     }
 }
 

@@ -4,7 +4,8 @@
 //! LOCK             held while a process has the directory
 //! store.toml       format version, store id, role; written once
 //! journal/         the truth: <first sequence>.seg, groups of facts with contents behind them; `synced`, how far;
-//!                  <first sequence>.<generation>.pack, what is left of them, compressed
+//!                  <first sequence>.<generation>.pack, what is left of them, compressed; <sequence>.unerased, a content that the
+//!                  disk did not erase
 //! outbox/          a projection in an ordered map (files of rows, sled their root); `clean` only between a clean stop and the next start
 //! parts/           sealed parts, one file each
 //! ```

@@ -7,7 +7,8 @@
 //! | anything else | the whole journal |
 //!
 //! Knows: the order. Never knows: the bytes of either. Invariants: nothing is served from an outbox that does not stand exactly where
-//! the journal ends; what a crash kept from being erased is erased now, and only facts that are surely durable cause it.
+//! the journal ends; what a crash kept from being erased is erased now, and only facts that are surely durable cause it; what the disk
+//! does not erase is noted, and keeps no store from opening.
 
 use std::{
     collections::HashMap,
@@ -22,7 +23,7 @@ use std::{
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    error::{Damage, MapError, OpenError, ReadError},
+    error::{Damage, MapError, OpenError},
     home::{self, Home},
     journal::{self, Group, Journal, Opened, Place, Reading, io_failed, read_failed},
     lanes::Lanes,
@@ -97,6 +98,7 @@ pub(crate) fn open(options: Options, seams: Seams, home: Home) -> Result<(Store,
         lock: home.lock,
         options,
     });
+    shared.erase_again();
     home::sweep_parts(&shared, true);
     report(&shared, &recovery);
     let writer = Writer {
@@ -253,7 +255,8 @@ fn complete(
             replay.write()?;
         }
         let effects = replay.group(journal, group).map_err(read_failed)?;
-        contents.group(journal, group, &effects.finals).map_err(read_failed)
+        contents.group(journal, group, &effects.finals);
+        Ok(())
     };
     let opened = read_journal(options, seams, home, Reading::From(position, &mut visit))?;
     if opened.writer.next_sequence() < position {
@@ -280,28 +283,33 @@ struct Contents {
     /// Those of earlier facts are looked up.
     position: u64,
     waiting: HashMap<u64, Place>,
-    over: Vec<(u64, Place)>,
+    over: Vec<(u64, Option<Place>)>,
 }
 
 impl Contents {
-    fn group(&mut self, journal: &Journal, group: &Group, finals: &[u64]) -> Result<(), ReadError> {
+    fn group(&mut self, journal: &Journal, group: &Group, finals: &[u64]) {
         let placed = group.facts.iter().filter_map(|placed| Some((placed.sequence, placed.place?)));
         self.waiting.extend(placed);
         for sequence in finals {
-            let place = match self.waiting.remove(sequence) {
-                None if *sequence < self.position => journal.fact(*sequence)?.1,
-                place => place,
-            };
-            self.over.extend(place.map(|place| (*sequence, place)));
+            match self.waiting.remove(sequence) {
+                Some(place) => self.over.push((*sequence, Some(place))),
+                None if *sequence < self.position => match journal.fact(*sequence) {
+                    Ok((_, place)) => self.over.push((*sequence, place)),
+                    Err(error) => journal.refuse(*sequence, &error),
+                },
+                None => {}
+            }
         }
-        Ok(())
     }
 
-    /// Durably, as the position that is written next says that it was done.
+    /// Durably, as the position that is written next says that it was done, or noted.
     fn erase(&mut self, journal: &Journal) -> Result<(), OpenError> {
-        journal.erase(std::mem::take(&mut self.over)).map_err(read_failed)?;
-        journal
-            .sync_erased()
-            .map_err(|poisoned| io_failed("erase contents in", &self.folder)(io::Error::other(poisoned)))
+        journal.erase(std::mem::take(&mut self.over));
+        let failed = io_failed("erase contents in", &self.folder);
+        match journal.sync_erased() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(failed(io::ErrorKind::StorageFull.into())),
+            Err(poisoned) => Err(failed(io::Error::other(poisoned))),
+        }
     }
 }

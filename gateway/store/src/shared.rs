@@ -17,7 +17,7 @@ use tramite_proto::{
 use crate::{
     disk::{Disk, Lock},
     error::{Poisoned, ReadError},
-    journal::Journal,
+    journal::{Journal, Place},
     lanes::Lanes,
     options::Options,
     outbox::Outbox,
@@ -103,46 +103,69 @@ impl Shared {
         self.failure.borrow().is_some()
     }
 
-    /// Erases, durably, the contents and parts of the messages that became final. False: not all could be, and it is to be tried again.
+    /// Erases, durably, the contents and parts of the messages that became final; what cannot be erased is noted and tried again. False:
+    /// that cannot be said of all of them, and it is to be asked again.
     pub(crate) fn erase_finals(&self) -> bool {
         let finals = std::mem::take(&mut *self.finals.lock().unwrap_or_else(PoisonError::into_inner));
-        if finals.is_empty() {
-            return true;
+        if !finals.is_empty() {
+            fail::fail_point!("content.before_erase");
+            self.erase(&finals);
         }
-        fail::fail_point!("content.before_erase");
-        match self.erase(&finals) {
-            Ok(bytes) => {
-                self.erased_bytes.fetch_add(bytes, Ordering::Relaxed);
-            }
-            Err(error) => {
-                tracing::error!(%error, messages = finals.len(), "contents of final messages are not erased yet");
-                self.finals.lock().unwrap_or_else(PoisonError::into_inner).extend(finals);
-                return false;
-            }
+        let durable = self.sync_erased();
+        if !durable {
+            self.finals.lock().unwrap_or_else(PoisonError::into_inner).extend(finals);
         }
-        self.journal.sync_erased().inspect_err(|poisoned| self.fail(poisoned.clone())).is_ok()
+        durable
     }
 
-    fn erase(&self, finals: &[u64]) -> Result<u64, ReadError> {
-        let mut places = Vec::new();
-        for sequence in finals {
-            let known =
-                self.recent.get(*sequence).filter(|recent| recent.place.is_some() || !has_content(&recent.fact));
-            let (fact, place) = match known {
-                Some(recent) => (recent.fact, recent.place),
-                None => self.journal.fact(*sequence)?,
-            };
-            places.extend(place.map(|place| (*sequence, place)));
-            if let Some(Kind::Accepted(accepted)) = &fact.kind
-                && !accepted.parts.is_empty()
-            {
-                self.parts.remove_of(accepted)?;
+    /// Tries once more to erase what could not be erased so far.
+    pub(crate) fn erase_again(&self) {
+        let refused: Vec<u64> = self.journal.refused(0..u64::MAX).into_iter().collect();
+        self.erase(&refused);
+        self.sync_erased();
+    }
+
+    fn sync_erased(&self) -> bool {
+        match self.journal.sync_erased() {
+            Ok(durable) => durable,
+            Err(poisoned) => {
+                self.fail(poisoned);
+                false
             }
         }
-        let bytes = self.journal.erase(places)?;
+    }
+
+    fn erase(&self, finals: &[u64]) {
+        let mut contents = Vec::with_capacity(finals.len());
+        for sequence in finals {
+            match self.without_parts(*sequence) {
+                Ok(place) => contents.push((*sequence, place)),
+                Err(error) => self.journal.refuse(*sequence, &error),
+            }
+        }
+        let bytes = self.journal.erase(contents);
+        self.erased_bytes.fetch_add(bytes, Ordering::Relaxed);
         for sequence in finals {
             self.recent.drop_content(*sequence);
         }
-        Ok(bytes)
+    }
+
+    /// Removes the parts of a final message, and says where its content stands.
+    fn without_parts(&self, sequence: u64) -> Result<Option<Place>, ReadError> {
+        let known = self.recent.get(sequence).filter(|recent| recent.place.is_some() || !has_content(&recent.fact));
+        let (fact, place) = match known {
+            Some(recent) => (recent.fact, recent.place),
+            None => match self.journal.fact(sequence) {
+                Err(ReadError::NoFact(_)) => return Ok(None),
+                other => other?,
+            },
+        };
+        if let Some(Kind::Accepted(accepted)) = &fact.kind
+            && let Err(error) = self.parts.remove_of(accepted)
+        {
+            // Parts of final messages are swept every hour.
+            tracing::warn!(%error, "parts of a final message are not removed yet");
+        }
+        Ok(place)
     }
 }

@@ -249,7 +249,8 @@ struct Needed {
 /// What stands where a content was written, and the finding that it is unless its message turns out to be final.
 #[derive(Debug)]
 enum Content {
-    Sound,
+    /// And where.
+    Sound(u64),
     Zeros(Box<Finding>),
     Wrong(Box<Finding>),
 }
@@ -268,15 +269,15 @@ impl Needed {
             if !has_content(fact) {
                 continue;
             }
+            let offset = place.map_or(group.offset, |place| place.offset);
             let read = place.map_or(Err(ReadError::Erased(sequence)), |place| journal.content(sequence, place));
             let content = match read {
                 Ok(_) => {
                     found.contents += 1;
-                    Content::Sound
+                    Content::Sound(offset)
                 }
                 Err(error) => {
                     let file = journal.path_of(sequence);
-                    let offset = place.map_or(group.offset, |place| place.offset);
                     let finding = |what| Box::new(found.finding(&file, Some(offset), what));
                     match error {
                         ReadError::Erased(_) => {
@@ -303,11 +304,11 @@ impl Needed {
                 let what = format!("bytes stand where the content of {sequence} was erased");
                 self.leftovers.push(Finding { what, ..*finding });
             }
-            Some(Content::Sound) => {
+            Some(Content::Sound(offset)) => {
                 found.contents = found.contents.saturating_sub(1);
                 found.leftover += 1;
                 let what = format!("the content of {sequence} is there, and its message is final");
-                self.leftovers.push(found.finding(&journal.path_of(sequence), None, what));
+                self.leftovers.push(found.finding(&journal.path_of(sequence), Some(offset), what));
             }
             None => {}
         }
@@ -321,7 +322,7 @@ impl Needed {
             match content {
                 Content::Wrong(finding) => found.keep(*finding),
                 Content::Zeros(finding) if whole => found.keep(*finding),
-                Content::Zeros(_) | Content::Sound => {}
+                Content::Zeros(_) | Content::Sound(_) => {}
             }
         }
     }

@@ -35,6 +35,8 @@ pub struct Faults {
     /// From this `write_at` call on (counted from 1), each writes half and fails. Half of its sectors: what stands in one is written
     /// wholly or not at all.
     pub write_fails_from: AtomicU64,
+    /// A `punch` that takes the byte at this offset, of any file, fails, as where a sector is bad.
+    pub punch_fails_at: AtomicU64,
     /// Whatever makes a file longer fails, as on a full disk, while this is not 0.
     pub full: AtomicU64,
     /// Reading what stands at this place of any file fails as where a sector is bad, while this is not 0.
@@ -441,6 +443,10 @@ impl DiskFile for SimulatedFile {
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
         self.faults.changes()?;
         self.faults.punches.fetch_add(1, Ordering::SeqCst);
+        let bad = self.faults.punch_fails_at.load(Ordering::SeqCst);
+        if bad != 0 && (offset..offset.saturating_add(length)).contains(&bad) {
+            return Err(io::Error::other("simulated punch error"));
+        }
         let at = usize::try_from(offset).map_err(io::Error::other)?;
         let length = usize::try_from(length).map_err(io::Error::other)?;
         let mut contents = locked(&self.contents);

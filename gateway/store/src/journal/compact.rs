@@ -1,8 +1,8 @@
 //! Writing sealed segments anew, packed: facts compressed, contents that are gone left out, and what retention lets go.
 //!
 //! Knows: when a segment takes more than it must, what a packed one says, how one takes the place of others. Never knows: which facts
-//! may go (it asks), what waits. Invariants: only sealed segments are packed; a content stays exactly if it still checks, whatever any
-//! row says; sequences never change, and what is gone is covered by what is left.
+//! may go (it asks), what waits. Invariants: only sealed segments are packed; a content stays exactly if it still checks and the disk
+//! has not refused to erase it, whatever any row says; sequences never change, and what is gone is covered by what is left.
 //!
 //! | a crash | leaves | opening |
 //! |---|---|---|
@@ -11,6 +11,7 @@
 //! | after they are removed | the packed one; a power cut may bring the others back | removes them |
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     sync::{
@@ -78,12 +79,19 @@ pub(super) struct Weight {
     known: AtomicBool,
     /// It could not be read: it stays as it is.
     unfit: AtomicBool,
+    /// A content in it could not be erased: it goes with the file.
+    refused: AtomicBool,
 }
 
 impl Weight {
     /// Notes what was erased.
     pub(super) fn erased(&self, bytes: u64) {
         self.erased.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes that something could not be erased.
+    pub(super) fn refused(&self) {
+        self.refused.store(true, Ordering::Relaxed);
     }
 }
 
@@ -99,15 +107,17 @@ impl Segment {
         self.weight.known.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it would be much smaller packed. As it was written it may take twice what waits in it and half of its facts: packed,
+    /// Whether it would be much smaller packed, or has what it must not have. As it was written it may take twice what waits in it and half of its facts: packed,
     /// these take less.
     fn is_bulky(&self) -> bool {
         let [facts, contents, erased] =
             [&self.weight.facts, &self.weight.contents, &self.weight.erased].map(|it| it.load(Ordering::Relaxed));
-        match self.packed {
+        let refused = self.weight.refused.load(Ordering::Relaxed);
+        let bulky = match self.packed {
             Some(_) => erased > 0 && erased.saturating_mul(ERASED_SHARE) >= self.size,
             None => self.size > contents.saturating_sub(erased).saturating_mul(2).saturating_add(facts / 2),
-        }
+        };
+        bulky || refused
     }
 
     /// It takes no more when it is packed.
@@ -135,7 +145,7 @@ pub(super) fn parse_packed(name: &str) -> Option<(u64, u32)> {
 }
 
 /// A packed segment in the making.
-struct Packer {
+struct Packer<'a> {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
     seed: u32,
@@ -147,6 +157,8 @@ struct Packer {
     to: (u64, u64),
     plain: Vec<u8>,
     contents: Vec<u8>,
+    /// Contents that are left out, as they could not be erased.
+    refused: &'a BTreeSet<u64>,
     weight: Weight,
 }
 
@@ -266,11 +278,17 @@ impl Journal {
             return Ok(false);
         }
         let Some(end) = self.after(last) else { return Ok(false) };
-        let erased = erased_of(inputs);
+        let (erased, refused) = (erased_of(inputs), self.refused(first.first..end));
         let generation = inputs.iter().map(|segment| segment.generation).max().unwrap_or(0) + 1;
         let beside = packed_path(&self.folder, first.first, generation).with_extension("tmp");
-        match self.write(inputs, end, generation, &beside, keeps) {
-            Ok(packed) => self.replace(inputs, packed, &beside, erased),
+        match self.write(inputs, (end, &refused), generation, &beside, keeps) {
+            Ok(packed) => {
+                let replaced = self.replace(inputs, packed, &beside, erased)?;
+                if replaced {
+                    self.gone(refused.into_iter());
+                }
+                Ok(replaced)
+            }
             Err(error) => {
                 self.discard(&beside)?;
                 let borrowed: Vec<&Segment> = inputs.iter().map(AsRef::as_ref).collect();
@@ -293,7 +311,7 @@ impl Journal {
     fn write(
         &self,
         inputs: &[Arc<Segment>],
-        end: u64,
+        (end, refused): (u64, &BTreeSet<u64>),
         generation: u32,
         beside: &Path,
         keeps: &mut Keeps<'_>,
@@ -301,7 +319,7 @@ impl Journal {
         let failed = |e: io::Error| io_error(beside, &e);
         let first = inputs.first().map_or(end, |segment| segment.first);
         let file = self.disk.open(beside, Access::Create).map_err(failed)?;
-        let mut packer = Packer::new(Arc::clone(&file), beside.to_owned(), inputs);
+        let mut packer = Packer::new(Arc::clone(&file), beside.to_owned(), inputs, refused);
         let mut first_group = None;
         for segment in inputs {
             if let Some(covered) = segment.packed {
@@ -372,12 +390,12 @@ fn erased_of(inputs: &[Arc<Segment>]) -> u64 {
     inputs.iter().map(|segment| segment.weight.erased.load(Ordering::Relaxed)).sum()
 }
 
-impl Packer {
-    fn new(file: Arc<dyn DiskFile>, path: PathBuf, inputs: &[Arc<Segment>]) -> Self {
+impl<'a> Packer<'a> {
+    fn new(file: Arc<dyn DiskFile>, path: PathBuf, inputs: &[Arc<Segment>], refused: &'a BTreeSet<u64>) -> Self {
         let (first, seed) = inputs.first().map_or((0, 0), |segment| (segment.first, segment.seed));
         let (weight, offset, at) = (Weight::default(), SEGMENT_HEADER_BYTES as u64, (first, 0));
         let (plain, contents) = (Vec::new(), Vec::new());
-        Self { file, path, seed, offset, synced: 0, from: at, to: at, plain, contents, weight }
+        Self { file, path, seed, offset, synced: 0, from: at, to: at, plain, contents, refused, weight }
     }
 
     /// Says which group comes first; groups are numbered from 1.
@@ -421,9 +439,10 @@ impl Packer {
         if full { self.end_block() } else { Ok(()) }
     }
 
-    /// Takes in a content, if it is still there.
+    /// Takes in a content, if it is still there and not to be erased.
     fn content(&mut self, segment: &Segment, file: &dyn DiskFile, placed: &Placed) -> Result<bool, ReadError> {
-        let Some(place) = placed.place else { return Ok(false) };
+        let place = placed.place.filter(|_| !self.refused.contains(&placed.sequence));
+        let Some(place) = place else { return Ok(false) };
         match read_content(segment, file, placed.sequence, place) {
             Ok(content) => {
                 self.contents.extend_from_slice(&content);

@@ -17,6 +17,7 @@ use std::{io, path::Path, sync::Arc};
 use super::{
     Found, Group, Journal, JournalWriter, Placed, Segment,
     append::{create_mark, create_segment},
+    erase::noted,
     find::{MARK_NAME, find, remove_replaced},
     format::{ALIGNMENT, Covered, GROUP_HEADER_BYTES, GroupHeader, Mark, SEGMENT_HEADER_BYTES},
     read_content,
@@ -157,6 +158,9 @@ pub(crate) fn open(
         if name.ends_with(".tmp") {
             let path = folder.join(&name);
             disk.remove(&path).map_err(io_failed("remove", &path))?;
+        }
+        if let Some(sequence) = noted(&name) {
+            journal.recall(sequence);
         }
     }
     let mark_path = folder.join(MARK_NAME);

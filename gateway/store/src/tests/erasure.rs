@@ -82,8 +82,127 @@ fn a_hole_is_durable_before_the_position_that_says_so() {
     }
 }
 
+/// Where a content stands in a file.
+fn place_of(lab: &Lab, path: &Path, content: &Bytes) -> u64 {
+    let file = lab.disk.bytes(path).unwrap();
+    file.windows(content.len()).position(|window| window == content).unwrap() as u64
+}
+
+/// The sequences of what is noted as not erased.
+fn notes(lab: &Lab) -> Vec<u64> {
+    let names = lab.disk.list(&lab.path("journal")).unwrap();
+    let noted = names.iter().filter_map(|name| name.strip_suffix(".unerased"));
+    noted.map(|sequence| u64::from_str_radix(sequence, 16).unwrap()).collect()
+}
+
+/// Three neighbours are final, and the disk does not erase the one in the middle.
+fn refused() -> (Lab, Running) {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    running
+        .commit((1..=4).map(|number| message(number, "inps").content(growth::noise(number, 300)).change()).collect());
+    running.writer.apply();
+    let at = place_of(&lab, &lab.segment(), &growth::noise(2, 300));
+    lab.disk.faults().punch_fails_at.store(at + 150, Ordering::SeqCst);
+    running.commit((1..=3).map(|number| settle(number, Outcome::HandedOver)).collect());
+    running.writer.apply();
+    (lab, running)
+}
+
+fn is_there(lab: &Lab, number: u64) -> bool {
+    is_on_disk(&lab.disk, &growth::noise(number, 300))
+}
+
 #[test]
-fn what_cannot_be_erased_keeps_its_rows_back_until_it_can() {
+fn a_content_that_the_disk_does_not_erase_holds_nothing_up_and_is_erased_when_it_can_be() {
+    let (lab, mut running) = refused();
+    assert_eq!(running.writer.shared.outbox.unapplied(), 0, "its rows are applied");
+    assert_eq!([1, 2, 3].map(|number| is_there(&lab, number)), [false, true, false], "its neighbours are gone");
+    assert_eq!(notes(&lab), [2]);
+    assert_eq!(running.store.content(2).unwrap_err(), ReadError::Erased(2));
+    running.writer.compact();
+    assert!(is_there(&lab, 2) && !running.store.health().failed);
+    lab.disk.faults().punch_fails_at.store(0, Ordering::SeqCst);
+    running.writer.compact();
+    assert_eq!((is_there(&lab, 2), notes(&lab)), (false, Vec::new()));
+    running.stop();
+    assert_eq!(verified(&lab).problems, Vec::new());
+}
+
+#[test]
+fn a_content_that_could_not_be_erased_is_found_again_after_any_stop() {
+    for (clean, power) in [(true, false), (false, false), (false, true)] {
+        let (lab, running) = refused();
+        let at = place_of(&lab, &lab.segment(), &growth::noise(2, 300));
+        if clean {
+            running.stop();
+            let [finding] = verified(&lab).problems.try_into().unwrap();
+            assert_eq!((finding.file, finding.offset), (lab.segment(), Some(at)), "{}", finding.what);
+        } else {
+            drop(running);
+        }
+        if power {
+            lab.disk.cut_power(5);
+        }
+        let running = lab.open();
+        assert_eq!((running.recovery.rebuilt.clone(), running.leasable("inps")), (None, vec![4]), "it opens");
+        assert!(is_there(&lab, 2));
+        drop(running);
+        lab.disk.faults().punch_fails_at.store(0, Ordering::SeqCst);
+        let running = lab.open();
+        assert!(!is_there(&lab, 2));
+        assert_eq!(notes(&lab), Vec::<u64>::new());
+        running.stop();
+        assert_eq!(verified(&lab).problems, Vec::new());
+    }
+}
+
+#[test]
+fn an_opening_goes_on_where_the_disk_does_not_erase_what_a_crash_left() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    running
+        .commit((1..=4).map(|number| message(number, "inps").content(growth::noise(number, 300)).change()).collect());
+    running.commit((1..=3).map(|number| settle(number, Outcome::HandedOver)).collect());
+    drop(running);
+    let at = place_of(&lab, &lab.segment(), &growth::noise(2, 300));
+    lab.disk.faults().punch_fails_at.store(at, Ordering::SeqCst);
+    let running = lab.open();
+    assert_eq!([1, 2, 3].map(|number| is_there(&lab, number)), [false, true, false]);
+    assert_eq!((notes(&lab), running.leasable("inps")), (vec![2], vec![4]));
+    running.stop();
+    lab.disk.faults().punch_fails_at.store(0, Ordering::SeqCst);
+    drop(lab.open());
+    assert!(!is_there(&lab, 2), "it was behind the position, and noted");
+}
+
+#[test]
+fn a_content_that_is_not_erased_goes_with_its_segment() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    let large = |number| message(number, "inps").content(growth::noise(number, 200_000)).change();
+    for number in 1..=6 {
+        running.done(large(number));
+    }
+    running.writer.apply();
+    let at = place_of(&lab, &lab.segment(), &growth::noise(2, 200_000));
+    lab.disk.faults().punch_fails_at.store(at, Ordering::SeqCst);
+    running.done(settle(2, Outcome::HandedOver));
+    running.writer.apply();
+    assert_eq!(notes(&lab), [2]);
+    // Bulky for nothing else: four of five wait.
+    running.writer.compact();
+    assert!(!is_on_disk(&lab.disk, &growth::noise(2, 200_000)[..1_000]));
+    running.writer.compact();
+    assert_eq!(notes(&lab), Vec::<u64>::new());
+    assert_eq!(running.leasable("inps"), [1, 3, 4, 5, 6]);
+    running.stop();
+    let found = verified(&lab);
+    assert_eq!((found.problems, found.erased, found.contents), (Vec::new(), 1, 5));
+}
+
+#[test]
+fn a_final_message_whose_segment_cannot_be_opened_holds_nothing_up() {
     let lab = Lab::new();
     let mut running = lab.open();
     running.commit(vec![canary(1), message(2, "inps").change()]);
@@ -92,13 +211,13 @@ fn what_cannot_be_erased_keeps_its_rows_back_until_it_can() {
     let (segment, gone) = (lab.segment(), Path::new("store/journal/gone"));
     lab.disk.rename(&segment, gone).unwrap();
     running.writer.apply();
-    assert!(running.writer.shared.outbox.unapplied() > 0);
+    assert_eq!(running.writer.shared.outbox.unapplied(), 0);
     assert_eq!(running.store.message(&id(1)).unwrap().unwrap().state, crate::MessageState::Final(Outcome::HandedOver));
     lab.disk.rename(gone, &segment).unwrap();
-    running.writer.apply();
-    assert_eq!(running.writer.shared.outbox.unapplied(), 0);
+    assert!(is_on_disk(&lab.disk, CANARY.as_bytes()));
+    running.writer.compact();
     assert!(!is_on_disk(&lab.disk, CANARY.as_bytes()));
-    assert_eq!(running.leasable("inps"), [2]);
+    assert_eq!((running.leasable("inps"), notes(&lab)), (vec![2], Vec::new()));
 }
 
 #[test]
