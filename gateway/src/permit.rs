@@ -4,7 +4,8 @@
 //! decided there.
 //!
 //! While the clock is not believed, what only the clock speaks against is put off, never refused for good.
-//! A repeat of an accepted message skips what may have changed since (policy, keys, time, parts): it gets its original answer.
+//! A repeat of an accepted message, byte for byte and by its issuer, skips what may have changed since (its certificate, policy, keys,
+//! time, parts): all of it counted when it was accepted, and it gets its original answer.
 
 use bytes::Bytes;
 use tramite_proto::{
@@ -81,13 +82,16 @@ impl From<Refused> for Denied {
 ///
 /// # Errors
 /// The first check that does not hold, with its reason. What only a clock that is not believed speaks against is put off (CLOCK_HELD).
+/// STORE_FAILED when it cannot be read whether it was accepted before.
 pub fn permit(hub: &Hub, member: &Member, submission: Submission) -> Result<Permitted, Denied> {
     check_sizes(&submission)?;
     let (now_ms, json) = (hub.clock.now_ms(), submission.origin.json.clone());
     judge(hub, member, submission, now_ms).or_else(|denied| {
-        let refused = hub.by_clock(now_ms, denied.refused);
-        let sequence = if refused.reason == Reason::ClockHeld { before(hub, member, &json) } else { None };
-        sequence.map(|sequence| Permitted::Repeat { sequence }).ok_or(Denied { refused, ..denied })
+        // Only now: what is permitted need not be looked for twice.
+        match before(hub, member, &json)? {
+            Some(sequence) => Ok(Permitted::Repeat { sequence }),
+            None => Err(Denied { refused: hub.by_clock(now_ms, denied.refused), ..denied }),
+        }
     })
 }
 
@@ -110,11 +114,12 @@ fn judge(hub: &Hub, member: &Member, submission: Submission, now_ms: i64) -> Res
     }
 }
 
-/// Under which sequence these very bytes of `member` were accepted before. When the clock says that their signature does not count any
-/// more, it counted then, and the answer is one that the member has had.
-fn before(hub: &Hub, member: &Member, json: &[u8]) -> Option<u64> {
-    let origin = Origin::parse(json).ok().filter(|origin| origin.iss == *member.name())?;
-    repeat(hub, &origin, Digest::of(json)).ok()?
+/// Under which sequence these very bytes of `member` were accepted before. Their signature counted then, and the answer is one that is
+/// nobody's but the member's.
+fn before(hub: &Hub, member: &Member, json: &[u8]) -> Result<Option<u64>, Refused> {
+    let Some(origin) = Origin::parse(json).ok().filter(|origin| origin.iss == *member.name()) else { return Ok(None) };
+    let row = hub.store.message(origin.jti.as_bytes()).map_err(|error| hub.read_failed(&error))?;
+    Ok(row.filter(|row| row.digest == Digest::of(json)).map(|row| row.sequence))
 }
 
 /// Nothing larger than a frame may carry is hashed or verified.

@@ -1,6 +1,11 @@
 //! Fifth verb: what the recipient says of a delivery. A receipt is judged by the message's identity and by the recipient's signature,
 //! never by a lease: it counts whenever it comes. What stands is a fact with the gateway's evidence, and a notice to the sender.
 //! It knows origins and receipts; never content.
+//!
+//! A receipt that the stream lost comes again as it was signed, be it after its certificate's end. So the certificate must count now, or
+//! must have counted when the receipt says that it was given: that is how the sender judges it, too, so nothing has to be signed anew. It
+//! opens no way to date back what is new: the hour lies between acceptance and now, the connection is the recipient's own, a certificate
+//! of which the key was known to others never counts, and one that was revoked does not from then on.
 
 use std::collections::HashMap;
 
@@ -12,7 +17,7 @@ use tramite_proto::{
         statement::v1::{FramedStatement, Statement},
     },
     reason::{Reason, Refused},
-    statement::{Receipt, Statement as Said},
+    statement::{CLOCK_AHEAD_S_MAX, Receipt, Statement as Said},
     trace,
 };
 use tramite_store::{Change, Done, MessageState, ReadError, Slot, accepted};
@@ -125,13 +130,7 @@ fn receipt(
     trace::follow(&span, accepted(&consigned.fact).map_or("", |accepted| accepted.traceparent.as_str()));
     let _entered = span.enter();
     let statement = batch::unframe(jws, framed)?;
-    let now_ms = hub.clock.now_ms();
-    let verified = hub.keyring.verify(&statement, now_ms, Some(member.as_str()));
-    let verified = verified.map_err(|refused| hub.by_clock(now_ms, refused))?;
-    let Said::Receipt(receipt) = verified.statement else {
-        return Err(Refused::new(Reason::StatementMalformed, "A delivery is settled with a receipt.").field("typ"));
-    };
-    receipt.check_against(&consigned.origin, consigned.json())?;
+    let receipt = said(hub, member, &consigned, &statement)?;
     let late = match state(hub, &consigned)? {
         MessageState::Final(Outcome::HandedOver | Outcome::Refused) => return Ok(Asked::Nothing),
         MessageState::Final(_) => true,
@@ -139,6 +138,28 @@ fn receipt(
     };
     let change = Some(settlement_of(hub, delivery_id, &consigned, &receipt, &statement, late)?);
     Ok(Asked::Receipt { consigned: Box::new(consigned), receipt, statement: Box::new(statement), change })
+}
+
+/// The recipient's own word over this very message.
+fn said(hub: &Hub, member: &Member, consigned: &Consigned, statement: &Statement) -> Result<Box<Receipt>, Refused> {
+    let now_ms = hub.clock.now_ms();
+    let verify = |at_ms| hub.keyring.verify(statement, at_ms, Some(member.as_str()));
+    let verified = verify(now_ms).or_else(|refused| {
+        let given = given_ms(consigned, statement, now_ms);
+        given.and_then(|at_ms| verify(at_ms).ok()).ok_or_else(|| hub.by_clock(now_ms, refused))
+    })?;
+    let Said::Receipt(receipt) = verified.statement else {
+        return Err(Refused::new(Reason::StatementMalformed, "A delivery is settled with a receipt.").field("typ"));
+    };
+    receipt.check_against(&consigned.origin, consigned.json())?;
+    Ok(receipt)
+}
+
+/// When a receipt says that it was given, if that lies between the acceptance (clocks differ) and now.
+fn given_ms(consigned: &Consigned, statement: &Statement, now_ms: i64) -> Option<i64> {
+    let at_ms = Receipt::parse(&statement.json).ok()?.at.saturating_mul(1_000);
+    let accepted_ms = consigned.fact.at_ms.saturating_sub(CLOCK_AHEAD_S_MAX * 1_000);
+    (accepted_ms..=now_ms).contains(&at_ms).then_some(at_ms)
 }
 
 fn state(hub: &Hub, consigned: &Consigned) -> Result<MessageState, Refused> {

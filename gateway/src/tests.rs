@@ -8,6 +8,7 @@ mod ends;
 mod gate;
 mod parts;
 mod refusals;
+mod repeats;
 mod running;
 mod services;
 mod submission;

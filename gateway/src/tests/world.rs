@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tramite_certs::{
-    authority::{Authority, BundleOptions, CRL_DAYS_MAX, Renewal, issue_bundle, renew},
+    authority::{Authority, BundleOptions, CRL_DAYS_MAX, Renewal, RevocationReason, issue_bundle, renew},
     connect::{Expected, channel},
     identity::{Role, TrustDomain},
     tls::{ClientTls, TlsFiles},
@@ -235,6 +235,28 @@ impl World {
             issue_bundle(&mut authority, role, &name(who), &out, &BundleOptions::default()).unwrap();
         }
         out
+    }
+
+    /// Gives an institution a signing certificate for a day only.
+    pub(super) fn sign_for_a_day(&self, who: &str) {
+        let options = BundleOptions { signing_days: 1, ..BundleOptions::default() };
+        let out = self.directory.path().join(Role::Institution.as_str()).join(who);
+        std::fs::create_dir_all(out.parent().unwrap()).unwrap();
+        issue_bundle(&mut self.authority.lock().unwrap(), Role::Institution, &name(who), &out, &options).unwrap();
+    }
+
+    /// Gives an institution another signing certificate.
+    pub(super) fn sign_anew(&self, who: &str) {
+        let bundle = self.bundle(Role::Institution, who);
+        renew(&mut self.authority.lock().unwrap(), &bundle, Renewal::Signing, None).unwrap();
+    }
+
+    /// Revokes an institution's signing certificate; the gateway learns it soon.
+    pub(super) fn revoke(&self, who: &str, reason: RevocationReason) {
+        let file = self.bundle(Role::Institution, who).join("sign.pem");
+        let mut authority = self.authority.lock().unwrap();
+        authority.revoke_file(&file, reason).unwrap();
+        authority.publish_crl(&[self.directory.path().join("gateway")]).unwrap();
     }
 
     /// A channel with the certificate of that bundle.
