@@ -209,10 +209,7 @@ impl Desk {
             permit.send(Ok(frame));
             fail::fail_point!("deliver.sent");
         }
-        let put_off: Vec<_> = unreadable.iter().map(|failure| failure.sequence).collect();
         retry::record(&self.hub, self.member.as_str(), unreadable).await;
-        // What could not even be recorded may be leased again all the same.
-        self.hub.store.release(self.member.as_str(), &put_off);
     }
 
     /// What goes out, and what is put off because the message that it speaks of cannot be read.

@@ -158,7 +158,7 @@ fn give_up(hub: &Hub, failure: &Failure, attempts: u32) -> Option<Change> {
     Some(Change::Settle { fact: Box::new(settled), sign: vec![(Slot::Evidence, evidence)], mover: None })
 }
 
-/// Records failed attempts and counts them.
+/// Records failed attempts and counts them. What could not be recorded may be leased again all the same: nobody has it any more.
 pub async fn record(hub: &Hub, queue: &str, failures: Vec<Failure>) {
     if failures.is_empty() {
         return;
@@ -169,7 +169,8 @@ pub async fn record(hub: &Hub, queue: &str, failures: Vec<Failure>) {
         match done {
             Ok(done) => count(hub, queue, sequence, &reason, &done),
             Err(rejected) => {
-                tracing::warn!(recipient = queue, sequence, %rejected, "a failed attempt was not recorded")
+                tracing::warn!(recipient = queue, sequence, %rejected, "a failed attempt was not recorded");
+                hub.store.release(queue, &[sequence]);
             }
         }
     }

@@ -6,6 +6,7 @@ mod clock;
 mod delivery;
 mod ends;
 mod gate;
+mod log;
 mod parts;
 mod refusals;
 mod repeats;

@@ -22,15 +22,17 @@ use tramite_store::{Notary, Options, Seams, Store, disk::SimulatedDisk, map::Mem
 
 use super::{
     adapter::{Adapter, Draft, random, refused, two},
+    log::Log,
     parts::{header, put, sealed, three_put},
     world::World,
 };
 use crate::{StartError, directory, gateway::held, parts::Parts, waiting::Waiting};
 
-/// Rows of cases, of charges and of records.
+/// Rows of cases, of charges, of records and of how far the clock has come, without which no fact is written.
 const CASES: u8 = b'c';
 const CHARGES: u8 = b'b';
 const RECORDS: u8 = b'n';
+const CLOCK: u8 = b'y';
 
 /// Signs nothing.
 #[derive(Debug)]
@@ -129,6 +131,24 @@ async fn a_notice_whose_message_cannot_be_read_is_put_off_and_comes_whole() {
     let notice = sender.notice().await;
     assert_eq!(notice.message_id, draft.id.to_string());
     assert_eq!(notice.evidence.unwrap().evt, Event::ContentHandover);
+}
+
+#[tokio::test]
+async fn what_was_not_settled_in_time_is_offered_again_though_that_could_not_be_recorded() {
+    let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
+    let mut world = World::simulated(&disk, &maps).await;
+    let (caritas, inps) = two(&world).await;
+    let draft = caritas.refer(&inps).await;
+    world.config.delivery.lease_s = 1;
+    world.restart().await;
+    let log = Log::listen();
+    let mut recipient = Adapter::of(&world, "inps").receive(8).await;
+    assert_eq!(recipient.delivery().await.origin.jti, draft.id);
+    maps.spoil(CLOCK);
+    log.line("a failed attempt was not recorded").await;
+    maps.mend();
+    let again = recipient.delivery().await;
+    assert_eq!((again.origin.jti, again.attempt), (draft.id, 1));
 }
 
 /// A case that inps has brought to `accepted`, and its next move on its way to caritas.
