@@ -2,7 +2,7 @@
 //! sent, keys that change on the disk.
 //!
 //! Knows intervals. Never knows how any of it is done. Invariants: nothing here is needed for what was acknowledged to stay safe; by a
-//! clock that is not believed nothing expires and nothing is removed.
+//! clock that is not believed nothing expires and nothing is removed; none of it waits for another.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,13 +32,11 @@ const DUE_MAX: usize = 256;
 
 /// Works until stopped.
 pub(crate) async fn run(core: Arc<Core>, attachments: Attachments, stop: CancellationToken) {
-    let ends = async {
-        end_refusals(&core).await;
-        expire(&core).await;
-    };
+    // Refusals that cannot be read are asked for again for as long as that takes.
+    let ends = async { tokio::join!(end_refusals(&core), expire(&core)) };
     tokio::select! {
         () = stop.cancelled() => {}
-        () = ends => {}
+        _ = ends => {}
         () = watch_keys(&core) => {}
         () = sweep(&core, &attachments) => {}
     }

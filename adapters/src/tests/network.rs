@@ -26,7 +26,7 @@ use tramite_proto::{
 
 use tramite_store::{disk::SimulatedDisk, map::MemoryMaps};
 
-use crate::{Adapter, Config, Running, Surroundings, metrics};
+use crate::{Adapter, Config, Running, Surroundings, core::Core, metrics};
 
 pub(super) type Office = BackOfficeClient<Channel>;
 
@@ -49,10 +49,14 @@ pub(super) struct Institution {
 }
 
 impl Institution {
+    /// What its tasks share; let go of it before it is stopped.
+    pub(super) fn core(&self) -> Arc<Core> {
+        self.running.core.upgrade().expect("it runs")
+    }
+
     /// How often something was put off for that reason.
     pub(super) fn retries(&self, reason: Reason) -> u64 {
-        let core = self.running.core.upgrade().expect("it runs");
-        core.metrics.retries.get_or_create(&metrics::reason(reason.as_str())).get()
+        self.core().metrics.retries.get_or_create(&metrics::reason(reason.as_str())).get()
     }
 
     /// Waits until it knows another institution.

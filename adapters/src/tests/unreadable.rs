@@ -1,17 +1,23 @@
 //! What cannot be read is never taken for not there: it is said, and waits until it can be.
 
-use tramite_proto::{pb::backoffice::v1 as pb, reason::Reason};
-use tramite_store::{disk::SimulatedDisk, map::MemoryMaps};
+use bytes::Bytes;
+use tramite_proto::{
+    pb::{backoffice::v1 as pb, journal::v1::Accepted},
+    reason::Reason,
+};
+use tramite_store::{Change, disk::SimulatedDisk, map::MemoryMaps};
 
 use super::{
     network::{Institution, Network, PATIENCE, reason, referral, until},
     stand_in::{Answer, StandIn},
 };
+use crate::core::{GATEWAY, REFUSED};
 
 /// Nobody listens there.
 const NOWHERE: u16 = 1;
-/// Rows of cases.
+/// Rows of cases, and of what may be handed out.
 const CASES: u8 = b'c';
+const READY: u8 = b'w';
 
 /// Where caritas keeps what it has.
 #[derive(Default)]
@@ -64,6 +70,52 @@ async fn a_message_whose_case_cannot_be_read_expires_later_and_then_takes_its_ca
     until(async || (caritas.retries(Reason::StoreFailed) > 0).then_some(())).await;
     media.maps.mend();
     assert_eq!(told(&mut caritas, case_id).await, ("EXPIRED".into(), "entered_in_error".into()));
+    caritas.stop().await;
+}
+
+/// Leaves a refusal as a crash does between its receipt and its end.
+async fn refuse_half(adapter: &Institution) {
+    let fact = Accepted {
+        queue: REFUSED.to_owned(),
+        id: vec![b'r'; 33].into(),
+        digest: vec![7; 32].into(),
+        ..Accepted::default()
+    };
+    let change = Change::Accept { fact: Box::new(fact), content: Bytes::new(), sign: Vec::new(), mover: None };
+    adapter.core().store.commit_one(change).await.expect("written");
+}
+
+fn refusals(adapter: &Institution) -> u64 {
+    adapter.core().store.queue(REFUSED).expect("readable").waiting
+}
+
+#[tokio::test]
+async fn a_refusal_whose_end_a_crash_prevented_is_ended_at_the_next_start() {
+    let (network, media) = (Network::new(), Media::default());
+    let caritas = media.start(&network, NOWHERE).await;
+    refuse_half(&caritas).await;
+    assert_eq!(refusals(&caritas), 1);
+    caritas.stop().await;
+    let caritas = media.start(&network, NOWHERE).await;
+    until(async || (refusals(&caritas) == 0).then_some(())).await;
+    caritas.stop().await;
+}
+
+#[tokio::test]
+async fn refusals_that_cannot_be_read_keep_nothing_from_expiring_and_end_later() {
+    let (network, media) = (Network::new(), Media::default());
+    let gateway = StandIn::start(&network).await;
+    media.referral(&network, &gateway).await;
+    let caritas = media.start(&network, NOWHERE).await;
+    refuse_half(&caritas).await;
+    caritas.stop().await;
+    media.maps.spoil(READY);
+    let caritas = media.start(&network, NOWHERE).await;
+    network.clock.advance(61_000);
+    until(async || (caritas.core().store.queue(GATEWAY).expect("readable").waiting == 0).then_some(())).await;
+    assert_eq!(refusals(&caritas), 1);
+    media.maps.mend();
+    until(async || (refusals(&caritas) == 0).then_some(())).await;
     caritas.stop().await;
 }
 
