@@ -85,14 +85,9 @@ impl Incoming {
             else {
                 continue;
             };
-            // What can be read to its closing brace is whole, and so are the attachments that were synced before it.
-            let item: Option<Value> = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            if let Some(id) = item.as_ref().and_then(|item| item.get("item_id")).and_then(Value::as_str) {
-                self.office.inbox().acknowledge(&[id.to_owned()]).await.map_err(io::Error::other)?;
-                if let Err(error) = self.publish(stem) {
-                    tracing::error!(item = id, %error, "an item could not be given its name; that is tried again at the next start");
-                    kept.extend([self.folders.partial.join(stem), path]);
-                }
+            if let Err(error) = self.finish(&path, stem).await {
+                tracing::error!(item = stem, %error, "an item could not be finished; that is tried again at the next start");
+                kept.extend([self.folders.partial.join(stem), path]);
             }
         }
         // Whatever is left belongs to an item that will be offered again.
@@ -104,6 +99,21 @@ impl Incoming {
             if path.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }
         }
         Ok(())
+    }
+
+    /// Acknowledges an item that is whole and gives it its name; leaves one that is not.
+    async fn finish(&self, path: &Path, stem: &str) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        let bytes = fs::read(path)?;
+        // What can be read to its closing brace is whole, and so are the attachments that were synced before it.
+        let item: Option<Value> = serde_json::from_slice(&bytes).ok();
+        let Some(id) = item.as_ref().and_then(|item| item.get("item_id")).and_then(Value::as_str) else {
+            return Ok(());
+        };
+        self.office.inbox().acknowledge(&[id.to_owned()]).await.map_err(io::Error::other)?;
+        self.publish(stem)
     }
 
     /// Waits for items and writes them. One that fails is set aside, still this reader's, and tried again in each round: it holds up no

@@ -5,19 +5,20 @@ use tramite_proto::{
     pb::{backoffice::v1 as pb, journal::v1::Accepted},
     reason::Reason,
 };
-use tramite_store::{Change, disk::SimulatedDisk, map::MemoryMaps};
+use tramite_store::{Change, Done, disk::SimulatedDisk, map::MemoryMaps};
 
 use super::{
     network::{Institution, Network, PATIENCE, reason, referral, until},
     stand_in::{Answer, StandIn},
 };
-use crate::core::{GATEWAY, REFUSED};
+use crate::core::{BACKOFFICE, GATEWAY, REFUSED};
 
 /// Nobody listens there.
 const NOWHERE: u16 = 1;
-/// Rows of cases, and of what may be handed out.
+/// Rows of cases, of what may be handed out, and of how far the clock has come, without which no fact is written.
 const CASES: u8 = b'c';
 const READY: u8 = b'w';
+const CLOCK: u8 = b'y';
 
 /// Where caritas keeps what it has.
 #[derive(Default)]
@@ -75,14 +76,17 @@ async fn a_message_whose_case_cannot_be_read_expires_later_and_then_takes_its_ca
 
 /// Leaves a refusal as a crash does between its receipt and its end.
 async fn refuse_half(adapter: &Institution) {
-    let fact = Accepted {
-        queue: REFUSED.to_owned(),
-        id: vec![b'r'; 33].into(),
-        digest: vec![7; 32].into(),
-        ..Accepted::default()
-    };
+    put(adapter, REFUSED).await;
+}
+
+/// Puts something into a queue. Gives its sequence.
+async fn put(adapter: &Institution, queue: &str) -> u64 {
+    let (id, digest) = (vec![b'r'; 33].into(), vec![7; 32].into());
+    let fact = Accepted { queue: queue.to_owned(), id, digest, ..Accepted::default() };
     let change = Change::Accept { fact: Box::new(fact), content: Bytes::new(), sign: Vec::new(), mover: None };
-    adapter.core().store.commit_one(change).await.expect("written");
+    let done = adapter.core().store.commit_one(change).await.expect("written");
+    let Done::Accepted { sequence, .. } = done else { panic!("not new: {done:?}") };
+    sequence
 }
 
 fn refusals(adapter: &Institution) -> u64 {
@@ -117,6 +121,36 @@ async fn refusals_that_cannot_be_read_keep_nothing_from_expiring_and_end_later()
     media.maps.mend();
     until(async || (refusals(&caritas) == 0).then_some(())).await;
     caritas.stop().await;
+}
+
+#[tokio::test]
+async fn items_that_cannot_be_acknowledged_at_a_start_keep_no_other_from_its_name() {
+    let (network, media) = (Network::new(), Media::default());
+    let start = || network.start_on("comune", NOWHERE, &media.disk, &media.maps);
+    let comune = start().await;
+    let sequence = put(&comune, BACKOFFICE).await;
+    comune.stop().await;
+    let spool = network.path("comune/spool");
+    // In whatever order the folder shows them.
+    for n in 0..8 {
+        for (what, id) in [("waits", sequence.to_string()), ("done", "acknowledged long ago".to_owned())] {
+            let item = format!("{{\"item_id\": \"{id}\"}}");
+            std::fs::write(spool.join(format!(".partial/{what}-{n}.item.json")), item).expect("written");
+        }
+    }
+    let arrived = async |what: &str| {
+        let all = || (0..8).all(|n| spool.join(format!("incoming/{what}-{n}.json")).exists());
+        until(async || all().then_some(())).await;
+    };
+    media.maps.spoil(CLOCK);
+    let comune = start().await;
+    arrived("done").await;
+    assert!((0..8).all(|n| spool.join(format!(".partial/waits-{n}.item.json")).exists()), "for the next start");
+    comune.stop().await;
+    media.maps.mend();
+    let comune = start().await;
+    arrived("waits").await;
+    comune.stop().await;
 }
 
 #[tokio::test]
