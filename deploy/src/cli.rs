@@ -49,7 +49,7 @@ Exit codes:
    0  done
    1  refused, not found, or not as expected
   64  wrong arguments
-  65  the content of a file is wrong
+  65  the content of a file is wrong; of a node that starts: its store is damaged
   66  a file cannot be read
   69  the adapter or the gateway cannot be reached, or is not ready
   70  a fault of the program or the machine

@@ -17,7 +17,7 @@ pub(crate) enum Exit {
     Failed = 1,
     /// The command line is wrong.
     Usage = 64,
-    /// A file that was given is not what it should be.
+    /// A file that was given, or the store of a node, is not what it should be.
     Data = 65,
     /// A file that was given cannot be read.
     NoInput = 66,

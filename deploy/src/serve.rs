@@ -2,12 +2,15 @@
 //!
 //! Invariant: after a signal the process ends within the drain's limit, with 0 when it ended in order.
 
+mod start;
+
 use std::{future::Future, path::Path, sync::Arc};
 
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tramite_proto::clock::SystemClock;
 
+use self::start::Node;
 use crate::{
     cli::Serve,
     failure::{Exit, Failure, chain},
@@ -17,7 +20,7 @@ use crate::{
 
 /// Runs a gateway.
 pub(crate) async fn gateway(asked: Serve) -> Result<Exit, Failure> {
-    use tramite_gateway::{Config, Gateway, StartError, config::LogFormat};
+    use tramite_gateway::{Config, Gateway, config::LogFormat};
     let config = Config::load(&asked.config).map_err(|error| wrong_config(&asked.config, &error))?;
     let telemetry = telemetry::begin(&Wish {
         service: format!("tramite-gateway/{}", config.name),
@@ -26,11 +29,9 @@ pub(crate) async fn gateway(asked: Serve) -> Result<Exit, Failure> {
         otlp: config.telemetry.otlp.as_deref(),
     })?;
     let (stop, hangup) = watch_signals(&asked)?;
+    let node = Node { name: "the gateway", data: config.data.clone(), segment_mib: config.store.segment_mib };
     let running = Gateway::start(config, Arc::new(SystemClock), stop.clone()).await;
-    let running = running.map_err(|error| {
-        let passes = matches!(error, StartError::Listen { .. } | StartError::Store(_) | StartError::System { .. });
-        not_started("the gateway", passes, &error)
-    });
+    let running = running.map_err(|error| node.not_started(&error));
     let ended = match running {
         Ok(running) => {
             signals::reload_at(hangup, running.reloader());
@@ -43,7 +44,7 @@ pub(crate) async fn gateway(asked: Serve) -> Result<Exit, Failure> {
 
 /// Runs an adapter.
 pub(crate) async fn adapter(asked: Serve) -> Result<Exit, Failure> {
-    use tramite_adapters::{Adapter, Config, StartError, config::LogFormat};
+    use tramite_adapters::{Adapter, Config, config::LogFormat};
     let config = Config::load(&asked.config).map_err(|error| wrong_config(&asked.config, &error))?;
     let telemetry = telemetry::begin(&Wish {
         service: format!("tramite-adapter/{}", config.institution),
@@ -52,10 +53,9 @@ pub(crate) async fn adapter(asked: Serve) -> Result<Exit, Failure> {
         otlp: config.telemetry.otlp.as_deref(),
     })?;
     let (stop, hangup) = watch_signals(&asked)?;
+    let node = Node { name: "the adapter", data: config.data.clone(), segment_mib: config.store.segment_mib };
     let running = Adapter::start(config, Arc::new(SystemClock), stop.clone()).await;
-    let running = running.map_err(|error| {
-        not_started("the adapter", matches!(error, StartError::Store(_) | StartError::System { .. }), &error)
-    });
+    let running = running.map_err(|error| node.not_started(&error));
     let ended = match running {
         Ok(running) => {
             signals::reload_at(hangup, running.reloader());
@@ -119,13 +119,6 @@ fn wrong_config(path: &Path, error: &dyn std::error::Error) -> Failure {
     Failure::new(Exit::Config, sentence, "Commented samples stand in deploy/examples.")
 }
 
-/// What passes may be tried again by a supervisor (a port or a store that another process still holds); the rest must be put
-/// right first.
-fn not_started(what: &str, passes: bool, error: &dyn std::error::Error) -> Failure {
-    let exit = if passes { Exit::Unavailable } else { Exit::Config };
-    Failure::new(exit, format!("{what} does not start: {}", chain(error)), "Put that right and start it again.")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +152,14 @@ mod tests {
             let command: Vec<&str> = value("ExecStart=/usr/bin/").split(' ').collect();
             <crate::cli::Cli as clap::Parser>::try_parse_from(command).unwrap();
             assert!(value("TimeoutStopSec=").parse::<u64>().unwrap() > signals::DRAIN.as_secs());
+            let stays_down: Vec<&str> = value("RestartPreventExitStatus=").split(' ').collect();
+            for exit in [Exit::Usage, Exit::Data, Exit::NoPermission, Exit::Config] {
+                assert!(stays_down.contains(&(exit as u8).to_string().as_str()), "{exit:?}");
+            }
+            assert!(
+                !stays_down.contains(&(Exit::Unavailable as u8).to_string().as_str()),
+                "what passes is tried again"
+            );
         }
     }
 }
