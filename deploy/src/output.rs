@@ -7,11 +7,13 @@ use serde_json::{Value, json};
 
 use crate::{
     failure::Failure,
-    sheet::{Sheet, Word},
+    sheet::{Sheet, Word, wrap},
 };
 
 /// Columns of a terminal that does not say how many it has.
 const WIDTH: usize = 80;
+/// How much further to the right a folded line goes on.
+const HANGING: usize = 2;
 /// The last characters of an id are random, and enough to find it again; the first ones are a time.
 const SHORT_ID: usize = 8;
 
@@ -119,6 +121,26 @@ impl Output {
             Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
         };
         Some(told.or_else(asked).unwrap_or(WIDTH))
+    }
+
+    /// Lines that fit the terminal, broken between words, each going on a little to the right of where it begins; without a terminal,
+    /// as they are.
+    pub(crate) fn folded(self, text: &str) -> String {
+        let Some(width) = self.width() else { return text.to_owned() };
+        let mut lines = Vec::new();
+        for line in text.lines() {
+            let words = line.trim_start();
+            let indent = line.len() - words.len();
+            let parts = wrap(words, width.saturating_sub(indent + HANGING));
+            lines.extend(parts.iter().enumerate().map(|(number, part)| {
+                let blanks = if number == 0 { indent } else { indent + HANGING };
+                format!("{}{part}", " ".repeat(blanks))
+            }));
+            if parts.is_empty() {
+                lines.push(String::new());
+            }
+        }
+        lines.join("\n")
     }
 
     /// A word in a line.

@@ -229,7 +229,7 @@ impl fmt::Display for Sheet {
 }
 
 /// Lines of at most so many characters, broken between words only; a longer word has a line of its own.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for given in text.lines() {
         if chars(given) <= width {

@@ -1,16 +1,26 @@
 //! `tramite store` on nodes that are stopped: what is sound, what is damaged and where, how large it is, and the outbox made anew.
 
-use std::{fs, path::Path, process::Output};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+    process::Output,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tokio::{process::Command, time::timeout};
-use tramite_proto::pb::statement::v1::{SealedMessage, Statement};
+use tramite_proto::pb::{
+    operations::v1::ListMessagesRequest,
+    statement::v1::{SealedMessage, Statement},
+};
 use tramite_tests::{
     attack::{gateway_and, join},
     binary,
     forge::{Draft, receipt},
     network::{Network, PATIENCE},
+    pki::OPERATOR,
+    raw::RawPeer,
     receiving::Receiving,
 };
 
@@ -96,7 +106,7 @@ async fn rows_to_compare_with_are_made_on_the_disk_and_go_again() -> Result<()> 
     for command in ["verify", "stat"] {
         let nowhere = run_with(&temporary, &["store", command, data]).await?;
         let said = String::from_utf8_lossy(&nowhere.stderr).into_owned();
-        ensure!(!nowhere.status.success() && said.contains("TMPDIR"), "{command}: {} {said}", nowhere.status);
+        ensure!(nowhere.status.code() == Some(73) && said.contains("TMPDIR"), "{command}: {} {said}", nowhere.status);
     }
     fs::create_dir(&temporary)?;
     for command in ["verify", "stat"] {
@@ -124,10 +134,128 @@ async fn the_first_bad_record_is_named_with_what_was_sound_before_it() -> Result
     ensure!(first["sound_before"]["groups"] == before, "{found}");
     let words = run(&["store", "verify", data.to_str().context("UTF-8")?]).await?;
     let words = String::from_utf8_lossy(&words.stdout).into_owned();
-    let place = format!("0000000000000001.seg is damaged at offset {at}");
-    ensure!(words.contains(&place) && words.contains("sound before it: 6 groups"), "{words}");
+    ensure!(words.contains(&format!("0000000000000001.seg at offset {at}: ")), "{words}");
+    ensure!(words.contains("sound before it: 6 groups, 6 facts, 0 contents"), "{words}");
+    ensure!(words.lines().last().is_some_and(|next| next.contains("0000000000000001.seg back from a copy")), "{words}");
     let refused = ask("rebuild", &data, 1).await?;
+    let place = format!("0000000000000001.seg is damaged at offset {at}");
     ensure!(refused["error"]["message"].as_str().is_some_and(|said| said.contains(&place)), "{refused}");
+    let config = network.gateway.folder.join("gateway.toml");
+    let started = run(&["gateway", "--config", config.to_str().context("UTF-8")?]).await?;
+    let said = String::from_utf8_lossy(&started.stderr).into_owned();
+    ensure!(started.status.code() == Some(65) && said.contains("tramite store verify"), "{} {said}", started.status);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_content_is_named_by_its_sequence_and_the_rest_is_served() -> Result<()> {
+    let (network, sent) = stopped().await?;
+    let data = network.gateway.folder.join("data");
+    let segment = data.join("journal/0000000000000001.seg");
+    let mut bytes = fs::read(&segment)?;
+    // Of the first that is not settled.
+    let content = &sent[SETTLED].0.ciphertext;
+    let at = bytes.windows(content.len()).position(|seen| seen == content).context("the content is in the segment")?;
+    bytes[at] ^= 1;
+    fs::write(&segment, &bytes)?;
+    let found = ask("verify", &data, 1).await?;
+    ensure!(found["problems"].as_array().is_some_and(|problems| problems.len() == 1), "{found}");
+    let what = found["problems"][0]["what"].as_str().unwrap_or_default();
+    let sequence = what.split(' ').find_map(|word| word.parse::<u64>().ok()).context("a sequence")?;
+    let next = found["next"][0].as_str().unwrap_or_default();
+    ensure!(next.contains(&format!("the content of sequence {sequence} ")) && next.contains("set aside"), "{found}");
+    network.gateway.process.start().await?;
+    let inps = join(&network, "inps").await?;
+    let left = u32::try_from(MESSAGES - SETTLED)?;
+    let mut inbox = Receiving::open(&inps.peer, left).await?;
+    for _ in 1..left {
+        inbox.delivery().await?;
+    }
+    let operations = RawPeer::connect(&network.address(), Some(&network.pki.badge(OPERATOR)?)).await?.operations();
+    let page = ListMessagesRequest { institution: "inps".into(), page_size: 100, page_token: String::new() };
+    let listed = operations.clone().list_messages(page).await?.into_inner().messages;
+    ensure!(listed.iter().any(|message| message.sequence == sequence), "the advice leads nowhere: {listed:?}");
+    Ok(())
+}
+
+/// Another account of this machine.
+const NOBODY: u32 = 65_534;
+
+/// Says why it is skipped when this user is not root; fails where nothing may be skipped.
+#[expect(clippy::print_stderr, reason = "a test that skips itself says so in words")]
+fn is_root() -> Result<bool> {
+    let root = rustix::process::geteuid().is_root();
+    ensure!(root || std::env::var("TRAMITE_REQUIRE_ALL").as_deref() != Ok("1"), "root is required here");
+    if !root {
+        eprintln!("skipped: only root can act as another user");
+    }
+    Ok(root)
+}
+
+/// What is in a folder, with owner, length and time.
+fn listed(folder: &Path) -> Result<Vec<(PathBuf, u32, u64, i64)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let about = fs::metadata(&path)?;
+        if about.is_dir() {
+            files.extend(listed(&path)?);
+        }
+        files.push((path, about.uid(), about.len(), about.mtime_nsec()));
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_its_owner_makes_an_outbox_anew() -> Result<()> {
+    if !is_root()? {
+        return Ok(());
+    }
+    let (network, _) = stopped().await?;
+    let data = network.gateway.folder.join("data");
+    chown(&data, Some(NOBODY), None)?;
+    let before = listed(&data)?;
+    let refused = ask("rebuild", &data, 77).await?;
+    let advice = refused["error"]["advice"].as_str().unwrap_or_default();
+    ensure!(advice.contains(&format!("sudo -u nobody tramite store rebuild {}", data.display())), "{refused}");
+    ensure!(listed(&data)? == before, "something was changed");
+    // A store that was brought back without its lock: even reading would make a file in it.
+    fs::remove_file(data.join("LOCK"))?;
+    for command in ["verify", "stat"] {
+        ask(command, &data, 77).await?;
+        ensure!(!data.join("LOCK").exists(), "{command} made a file");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_not_be_read_is_not_said_to_be_missing() -> Result<()> {
+    if !is_root()? {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    let program = folder.path().join("tramite");
+    fs::copy(tokio::task::spawn_blocking(binary::path).await??, &program)?;
+    let (store, config) = (folder.path().join("store"), folder.path().join("gateway.toml"));
+    fs::create_dir(&store)?;
+    fs::set_permissions(&store, fs::Permissions::from_mode(0o700))?;
+    fs::write(&config, "data = \"store\"\n")?;
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o600))?;
+    let missing = folder.path().join("gatway.toml");
+    for (path, code, words) in
+        [(&store, 77, "permission denied"), (&config, 77, "permission denied"), (&missing, 66, "no such file")]
+    {
+        for command in ["verify", "stat", "rebuild"] {
+            let mut asked = Command::new(&program);
+            let asked = asked.args(["store", command]).arg(path).current_dir("/").uid(NOBODY).kill_on_drop(true);
+            let output = timeout(PATIENCE, asked.output()).await??;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(output.status.code() == Some(code) && said.contains(words), "{command}: {} {said}", output.status);
+            ensure!(code != 77 || said.contains("sudo -u root tramite store"), "{said}");
+        }
+    }
     Ok(())
 }
 

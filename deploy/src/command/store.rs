@@ -1,13 +1,20 @@
 //! `tramite store …`: the store of a node that is stopped, checked, measured, repaired.
 //!
-//! Knows where a node keeps its store, and how findings are shown. Never judges bytes: the store's own crate does.
+//! Knows how findings are shown. Never judges bytes: the store's own crate does.
 
-use std::path::{Path, PathBuf};
+mod place;
+mod remedy;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
-use tramite_store::{OpenError, QueueSize, Recovery, Size, Stat, Verification};
+use tramite_store::{Finding, OpenError, QueueSize, Recovery, Size, Stat, Verification};
 
+use self::{place::Asked, remedy::remedies};
 use crate::{
     cli::{Store, StoreCommand},
     failure::{Exit, Failure, chain},
@@ -20,49 +27,45 @@ const DRAW_EVERY: u64 = 64;
 /// Does what is asked.
 pub(crate) fn run(asked: &Store, output: &Output) -> Result<Exit, Failure> {
     match &asked.command {
-        StoreCommand::Verify(at) => verify(&find(&at.store)?, *output),
-        StoreCommand::Rebuild(at) => rebuild(&find(&at.store)?, *output),
-        StoreCommand::Stat(at) => stat(&find(&at.store)?, *output),
+        StoreCommand::Verify(at) => verify(Asked { command: "verify", path: &at.store }, *output),
+        StoreCommand::Rebuild(at) => rebuild(Asked { command: "rebuild", path: &at.store }, *output),
+        StoreCommand::Stat(at) => stat(Asked { command: "stat", path: &at.store }, *output),
     }
 }
 
-/// The store that a path means: itself, the one in an adapter's data folder, or the one that a configuration names.
-fn find(path: &Path) -> Result<PathBuf, Failure> {
-    let data = if path.is_file() { configured(path)? } else { path.to_owned() };
-    let places = [data.clone(), data.join("store")];
-    let found = places.into_iter().find(|place| place.join("store.toml").is_file());
-    found.ok_or_else(|| {
-        let sentence =
-            format!("there is no store in {}: neither it nor its folder `store` has a store.toml", data.display());
-        Failure::new(Exit::NoInput, sentence, "Give the folder that `data` in the node's configuration names.")
-    })
+/// The store, to be read. Reading changes nothing, but where no node ever ran (a copy that was brought back) it makes the file of its lock.
+fn to_read(asked: Asked<'_>) -> Result<PathBuf, Failure> {
+    let store = asked.find()?;
+    if !store.join("LOCK").exists() {
+        asked.only_owner(&store)?;
+    }
+    Ok(store)
 }
 
-/// The data folder that a configuration names.
-fn configured(file: &Path) -> Result<PathBuf, Failure> {
-    let wrong = |what: String| {
-        let sentence = format!("{} is no configuration of a node: {what}", file.display());
-        Failure::new(Exit::Config, sentence, "Give gateway.toml, adapter.toml, or the node's data folder.")
-    };
-    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(chain(&error)))?;
-    let data = table.get("data").and_then(toml::Value::as_str).ok_or_else(|| wrong("it has no `data`".into()))?;
-    Ok(file.parent().unwrap_or(Path::new("")).join(data))
-}
-
-fn failed(error: &OpenError) -> Failure {
+fn failed(asked: Asked<'_>, error: &OpenError) -> Failure {
     let (exit, advice) = match error {
         OpenError::InUse(_) => (Exit::Unavailable, "Stop the gateway or adapter that runs on it, then ask again."),
         OpenError::Damaged(_) => {
             (Exit::Failed, "`tramite store verify` reads on as far as it can and says what is sound.")
         }
-        OpenError::Io { .. } => (Exit::NoInput, "Ask as the user to whom the store belongs, and look at the disk."),
+        OpenError::Io { path, .. } if *path == std::env::temp_dir() => {
+            (Exit::CannotCreate, "Set TMPDIR to a folder that you may write to, with as much room as the outbox has.")
+        }
+        OpenError::Io { path, source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            return asked.unreadable(path, source);
+        }
+        OpenError::Io { .. } => (Exit::NoInput, "Look at the disk."),
+        OpenError::Outbox(_) => (
+            Exit::CannotCreate,
+            "Look at the room on the disk, and on that of the folder for temporary files (TMPDIR).",
+        ),
         _ => (Exit::NoInput, "Give the folder that `data` in the node's configuration names."),
     };
     Failure::new(exit, chain(error), advice)
 }
 
-fn verify(store: &Path, output: Output) -> Result<Exit, Failure> {
+fn verify(asked: Asked<'_>, output: Output) -> Result<Exit, Failure> {
+    let store = to_read(asked)?;
     let bar = output.is_terminal().then(|| {
         let style = ProgressStyle::with_template("{bar:30} {bytes} of {total_bytes}  {msg}");
         ProgressBar::new(1).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
@@ -74,17 +77,21 @@ fn verify(store: &Path, output: Output) -> Result<Exit, Failure> {
             bar.set_message(format!("{} facts", found.facts));
         }
     };
-    let found = tramite_store::verify_watched(store, &mut watch);
+    let found = tramite_store::verify_watched(&store, &mut watch);
     if let Some(bar) = &bar {
         bar.finish_and_clear();
     }
-    let found = found.map_err(|error| failed(&error))?;
-    output.answer(&verified_value(store, &found), || verified_text(store, &found, output));
+    let found = found.map_err(|error| failed(asked, &error))?;
+    let remedies = remedies(&store, &found.problems);
+    output.answer(&verified_value(&store, &found, &remedies), || {
+        let remedies: Vec<String> = remedies.iter().map(|remedy| format!("next: {remedy}")).collect();
+        output.folded(&format!("{}\n{}", verified_text(&store, &found, output), remedies.join("\n")))
+    });
     Ok(if found.problems.is_empty() { Exit::Ok } else { Exit::Failed })
 }
 
-fn verified_value(store: &Path, found: &Verification) -> Value {
-    let problem = |finding: &tramite_store::Finding| {
+fn verified_value(store: &Path, found: &Verification, remedies: &[String]) -> Value {
+    let problem = |finding: &Finding| {
         json!({
             "file": finding.file, "offset": finding.offset, "what": finding.what,
             "sound_before": { "groups": finding.groups, "facts": finding.facts, "contents": finding.contents },
@@ -96,47 +103,54 @@ fn verified_value(store: &Path, found: &Verification) -> Value {
         "groups": found.groups, "facts": found.facts, "retired": found.retired, "contents": found.contents, "erased": found.erased,
         "not_yet_erased": found.leftover, "parts": found.parts, "outbox_rows": found.rows,
         "torn_tail": torn.map(|cut| json!({ "file": cut.file, "offset": cut.offset, "bytes": cut.bytes })),
-        "problems": found.problems.iter().map(problem).collect::<Vec<_>>(),
+        "problems": found.problems.iter().map(problem).collect::<Vec<_>>(), "next": remedies,
     })
 }
 
 fn verified_text(store: &Path, found: &Verification, output: Output) -> String {
     let mut lines = Vec::new();
     let counted = format!(
-        "{} groups, {} facts, {} contents and {} parts that are needed; {} contents erased",
-        found.groups, found.facts, found.contents, found.parts, found.erased
+        "{}, {}, {} and {} that are needed; {} erased",
+        count(found.groups, "group"),
+        count(found.facts, "fact"),
+        count(found.contents, "content"),
+        count(found.parts, "part"),
+        count(found.erased, "content"),
     );
     match found.problems.as_slice() {
         [] => {
             lines.push(format!("{} {} ({}): {counted}", output.word("sound", Tone::Good), store.display(), found.role))
         }
         [first, rest @ ..] => {
-            lines.push(format!("{} {first}", output.word("damaged", Tone::Bad)));
+            lines.push(format!("{} {}", output.word("damaged", Tone::Bad), finding(first)));
             lines.push(format!(
-                "  sound before it: {} groups, {} facts, {} contents",
-                first.groups, first.facts, first.contents
+                "  sound before it: {}, {}, {}",
+                count(first.groups, "group"),
+                count(first.facts, "fact"),
+                count(first.contents, "content"),
             ));
-            lines.extend(rest.iter().map(|finding| format!("{} {finding}", output.word("also", Tone::Bad))));
+            lines.extend(rest.iter().map(|other| format!("{} {}", output.word("also", Tone::Bad), finding(other))));
             lines.push(format!("  read in all: {counted}"));
         }
     }
     if let Some(cut) = &found.torn {
-        let (file, offset, bytes) = (cut.file.display(), cut.offset, cut.bytes);
+        let (file, offset, bytes) = (cut.file.display(), cut.offset, count(cut.bytes, "byte"));
         lines.push(format!(
-            "  a tail of {bytes} bytes at offset {offset} of {file} was never acknowledged: the next start cuts it"
+            "  a tail of {bytes} at offset {offset} of {file} was never acknowledged: the next start cuts it"
         ));
     }
     if found.retired > 0 {
-        lines.push(format!("  {} facts more are gone at the end of their retention", found.retired));
+        lines.push(format!("  gone at the end of their retention: {}", count(found.retired, "fact")));
     }
     if found.leftover > 0 {
         lines.push(format!(
-            "  {} contents of final messages are still there: the next start erases them",
-            found.leftover
+            "  still there although the message is final: {}; the next start erases that",
+            count(found.leftover, "content")
         ));
     }
     lines.push(match found.clean {
-        true => format!("  outbox: {} rows compared with the journal", found.rows),
+        true if found.rows == 0 && !found.problems.is_empty() => "  outbox: not compared with the journal".to_owned(),
+        true => format!("  outbox: {} compared with the journal", count(found.rows, "row")),
         false => {
             "  outbox: not left clean, so the next start completes it from the journal, or makes it anew".to_owned()
         }
@@ -144,24 +158,46 @@ fn verified_text(store: &Path, found: &Verification, output: Output) -> String {
     lines.join("\n")
 }
 
-fn rebuild(store: &Path, output: Output) -> Result<Exit, Failure> {
-    let done = tramite_store::rebuild(store).map_err(|error| failed(&error))?;
+fn finding(found: &Finding) -> String {
+    let (file, what) = (found.file.display(), &found.what);
+    match found.offset {
+        Some(offset) => format!("{file} at offset {offset}: {what}"),
+        None => format!("{file}: {what}"),
+    }
+}
+
+/// A number and its noun.
+fn count(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+fn rebuild(asked: Asked<'_>, output: Output) -> Result<Exit, Failure> {
+    let store = asked.find()?;
+    asked.only_owner(&store)?;
+    let done = tramite_store::rebuild(&store).map_err(|error| failed(asked, &error))?;
     let Recovery { cut, sequence, last_ms, .. } = &done;
     let torn = cut.as_ref().map(|cut| json!({ "file": cut.file, "offset": cut.offset, "bytes": cut.bytes }));
-    output.answer(&json!({ "store": store, "rebuilt": true, "facts": sequence, "last_ms": last_ms, "cut": torn }), || {
-        let mut text = format!("the outbox of {} was made anew from {sequence} facts, and left clean", store.display());
-        if let Some(cut) = cut {
-            let (file, offset, bytes) = (cut.file.display(), cut.offset, cut.bytes);
-            text = format!("{text}\na tail of {bytes} bytes at offset {offset} of {file}, which was never acknowledged, was cut");
-        }
-        text
-    });
+    output.answer(
+        &json!({ "store": store, "rebuilt": true, "facts": sequence, "last_ms": last_ms, "cut": torn }),
+        || {
+            let facts = count(*sequence, "fact");
+            let mut text = format!("the outbox of {} was made anew from {facts}, and left clean", store.display());
+            if let Some(cut) = cut {
+                let (file, offset, bytes) = (cut.file.display(), cut.offset, count(cut.bytes, "byte"));
+                text = format!(
+                    "{text}\na tail of {bytes} at offset {offset} of {file}, which was never acknowledged, was cut"
+                );
+            }
+            output.folded(&format!("{text}\nnext: `tramite store verify`, then start the node"))
+        },
+    );
     Ok(Exit::Ok)
 }
 
-fn stat(store: &Path, output: Output) -> Result<Exit, Failure> {
-    let found = tramite_store::stat(store).map_err(|error| failed(&error))?;
-    output.answer(&stat_value(store, &found), || stat_text(store, &found, output));
+fn stat(asked: Asked<'_>, output: Output) -> Result<Exit, Failure> {
+    let store = to_read(asked)?;
+    let found = tramite_store::stat(&store).map_err(|error| failed(asked, &error))?;
+    output.answer(&stat_value(&store, &found), || stat_text(&store, &found, output));
     Ok(Exit::Ok)
 }
 
@@ -208,7 +244,7 @@ fn stat_text(store: &Path, found: &Stat, output: Output) -> String {
         files.add_row(cells.map(|cell| output.cell(cell, Tone::Plain)));
     }
     let kinds: Vec<String> =
-        found.facts.iter().map(|(kind, count)| format!("{} {count}", kind.replace('_', " "))).collect();
+        found.facts.iter().map(|(kind, number)| format!("{} {number}", kind.replace('_', " "))).collect();
     let kinds = if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") };
     let mut queues = output.table(&["queue", "waiting", "dead letters", "oldest"]);
     for queue in &found.queues {
@@ -221,15 +257,17 @@ fn stat_text(store: &Path, found: &Stat, output: Output) -> String {
             output.cell(oldest, Tone::Faint),
         ]);
     }
-    format!(
-        "{} ({}), {left}\nlast sequence {}{last}, in {} groups\nfacts: {kinds}\ncontents: {} waiting ({}), {} erased ({})\n\n{files}\n\n{queues}",
+    let (waiting, erased) = (&found.waiting, &found.erased);
+    let head = format!(
+        "{} ({}), {left}\nlast sequence {}{last}, in {}\nfacts: {kinds}\ncontents: {} waiting ({}), {} erased ({})",
         store.display(),
         found.role,
         found.last_sequence,
-        found.groups,
-        found.waiting.count,
-        bytes(found.waiting.bytes),
-        found.erased.count,
-        bytes(found.erased.bytes),
-    )
+        count(found.groups, "group"),
+        waiting.count,
+        bytes(waiting.bytes),
+        erased.count,
+        bytes(erased.bytes),
+    );
+    format!("{}\n\n{files}\n\n{queues}", output.folded(&head))
 }

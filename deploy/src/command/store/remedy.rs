@@ -1,0 +1,102 @@
+//! What to do about each kind of finding of `tramite store verify`.
+//!
+//! Knows which file of a store means what. Invariant: what costs least and loses nothing comes first.
+
+use std::{collections::BTreeSet, path::Path};
+
+use tramite_store::Finding;
+
+/// Names are given up to so many; `problems` of the JSON answer has them all.
+const NAMED_MAX: usize = 5;
+
+/// What a finding is about, in the order in which it is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// What the truth is made of.
+    Journal,
+    /// The sealed content of one message.
+    Content,
+    /// The sealed attachment of one message.
+    Part,
+    /// Bytes of a message that is over.
+    NotErased,
+    /// A file that is not in use yet.
+    Spare,
+    /// What the journal makes anew.
+    Outbox,
+}
+
+fn kind(store: &Path, finding: &Finding) -> Kind {
+    let (file, what) = (&finding.file, finding.what.as_str());
+    if what.contains("was erased") || what.contains("its message is final") {
+        Kind::NotErased
+    } else if sequence(finding).is_some() {
+        Kind::Content
+    } else if file.starts_with(store.join("outbox")) {
+        Kind::Outbox
+    } else if file.starts_with(store.join("parts")) {
+        Kind::Part
+    } else if file.extension().is_some_and(|ending| ending == "spare") {
+        Kind::Spare
+    } else {
+        Kind::Journal
+    }
+}
+
+/// The sequence of the message whose content it is about.
+fn sequence(finding: &Finding) -> Option<&str> {
+    let (_, rest) = finding.what.split_once("the content of ")?;
+    rest.split(' ').next().filter(|word| word.parse::<u64>().is_ok())
+}
+
+/// One sentence for each kind that was found.
+pub(super) fn remedies(store: &Path, findings: &[Finding]) -> Vec<String> {
+    let kinds: BTreeSet<Kind> = findings.iter().map(|finding| kind(store, finding)).collect();
+    let of = |wanted: Kind| findings.iter().filter(move |finding| kind(store, finding) == wanted);
+    let say = |kind: Kind| match kind {
+        Kind::Journal => {
+            let files = names(of(kind).map(|finding| finding.file.display().to_string()));
+            format!(
+                "The node does not start from a damaged journal: bring {files} back from a copy of this same file, then verify again. Never \
+                 put an older journal in the place of a newer one: what was acknowledged since would be lost."
+            )
+        }
+        Kind::Content => {
+            let sequences = names(of(kind).filter_map(sequence).map(|sequence| format!("sequence {sequence}")));
+            format!(
+                "Damaged is only the content of {sequences} and nothing around it: that message is set aside when its turn comes, everything else is served. \
+                 `tramite ops messages --json` names the message of a sequence; its sender can send it as a new one. Or bring the file back \
+                 from a copy."
+            )
+        }
+        Kind::Part => {
+            let messages = names(
+                of(kind).filter_map(|finding| finding.file.file_stem()).map(|stem| stem.to_string_lossy().into_owned()),
+            );
+            format!(
+                "Message {messages}: the attachment is damaged and is not handed out; everything else is served. Bring the file back from \
+                 a copy, or let the sender send it as a new message."
+            )
+        }
+        Kind::NotErased | Kind::Outbox => rebuild(store),
+        Kind::Spare => "Nothing is to be done about a spare segment: the next start makes it anew.".to_owned(),
+    };
+    let mut said: Vec<String> = kinds.into_iter().map(say).collect();
+    said.dedup();
+    said
+}
+
+fn rebuild(store: &Path) -> String {
+    format!(
+        "The journal has all that the outbox needs: as the store's owner, `tramite store rebuild {}` makes it anew and loses nothing.",
+        store.display()
+    )
+}
+
+/// Each once, the first few of them.
+fn names(all: impl Iterator<Item = String>) -> String {
+    let all: BTreeSet<String> = all.collect();
+    let more = all.len().saturating_sub(NAMED_MAX);
+    let first: Vec<String> = all.into_iter().take(NAMED_MAX).collect();
+    if more == 0 { first.join(", ") } else { format!("{} and {more} more", first.join(", ")) }
+}
