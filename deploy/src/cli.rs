@@ -265,6 +265,19 @@ mod tests {
     }
 
     #[test]
+    fn every_command_of_operators_and_stores_has_an_example_and_says_what_comes_next() {
+        let all = Cli::command();
+        for group in ["ops", "store"] {
+            let group = all.find_subcommand(group).unwrap();
+            for inner in group.get_subcommands().filter(|inner| inner.get_name() != "help") {
+                let help = inner.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example") && help.contains("Next: "), "{}: {help}", inner.get_name());
+                assert!(help.lines().all(|line| line.chars().count() <= 85), "{}: {help}", inner.get_name());
+            }
+        }
+    }
+
+    #[test]
     fn documented_exit_codes_are_those_of_the_program() {
         use crate::failure::Exit;
         let codes = [Exit::Failed, Exit::Usage, Exit::Data, Exit::NoInput, Exit::Unavailable, Exit::Internal];

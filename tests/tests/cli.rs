@@ -127,6 +127,8 @@ async fn an_operator_sees_queues_and_dead_letters_from_the_command_line() -> Res
     ensure!(!dead.contains("message_id"), "{dead}");
     let unknown = "01890000-0000-7000-8000-000000000000";
     fails(&[&["ops", "redrive", unknown, "--reason", "a test"], &at[..]].concat(), 1, &["UNKNOWN_MESSAGE"]).await?;
+    let nobody = ["ops", "hold", "nobody", "--reason", "a test"];
+    fails(&[&nobody, &at[..]].concat(), 1, &["UNKNOWN_INSTITUTION", "tramite ops queues"]).await?;
     let office = network.pki.bundle("caritas").to_string_lossy().into_owned();
     fails(&["ops", "queues", "--gateway", &address, "--certs", &office], 77, &[]).await
 }

@@ -52,7 +52,8 @@ Next: `tramite store verify`, then start the node.")]
   sudo -u tramite-gateway tramite store stat /var/lib/tramite-gateway --json
 
 Bytes are shown twice: as long as the files are, and what they take on the disk,
-as erased contents leave holes.")]
+as erased contents leave holes.
+Next: `tramite store verify` checks every byte.")]
     Stat(At),
 }
 

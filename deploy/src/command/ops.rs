@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tonic::{Response, Status};
-use tramite_proto::pb::operations::v1::{self as ops, operations_client::OperationsClient};
+use tramite_proto::{
+    pb::operations::v1::{self as ops, operations_client::OperationsClient},
+    reason::Reason,
+};
 
 use crate::{
     cli::{Decision, Ops, OpsCommand, Page},
@@ -118,7 +121,14 @@ async fn whole_id(gateway: &Gateway, part: &str) -> Result<String, Failure> {
 }
 
 fn answered(gateway: &Gateway, answer: Result<(), Status>) -> Result<Exit, Failure> {
-    answer.map(|()| Exit::Ok).map_err(|status| gateway.failed(&status))
+    answer.map(|()| Exit::Ok).map_err(|status| {
+        let mut failure = gateway.failed(&status);
+        if failure.reason.as_deref() == Some(Reason::UnknownInstitution.as_str()) {
+            // An operator has no adapter to ask.
+            failure.advice = "`tramite ops queues` lists the institutions; `clock` stands for the clock.".to_owned();
+        }
+        failure
+    })
 }
 
 fn done(output: Output, what: &str, whom: &str, next: &str) {
@@ -178,15 +188,8 @@ fn queue_value(queue: &ops::Queue) -> Value {
 
 fn queue_table(queues: &[ops::Queue], output: Output) -> String {
     let mut table = output
-        .table(&["institution", "connected", "held", "waiting", "on the way", "retrying", "dead letters", "oldest"])
-        .steps(&[
-            Step::Short(7, short_time),
-            Step::Head(6, "dead"),
-            Step::Head(4, "sent"),
-            Step::Head(1, "there"),
-            Step::Drop(7),
-            Step::Drop(2),
-        ]);
+        .table(&["institution", "online", "held", "waiting", "sent", "retry", "dead", "oldest"])
+        .steps(&[Step::Short(7, short_time), Step::Drop(7), Step::Drop(2)]);
     for queue in queues {
         let oldest = if queue.oldest_accepted_ms == 0 { String::new() } else { clock_time(queue.oldest_accepted_ms) };
         let flag =
@@ -231,11 +234,9 @@ fn list(messages: &[ops::Message], more: bool, none: &str, output: Output) {
             output.table(&["message", "way", "type", "state", "accepted", "attempts", "last reason"]).steps(&[
                 Step::Short(0, short_id),
                 Step::Short(4, short_time),
-                Step::Head(5, "tries"),
-                Step::Drop(3),
+                Step::Drop(2),
                 Step::Flow(1),
                 Step::Drop(4),
-                Step::Drop(2),
             ]);
         for message in messages {
             let last = message.attempts.last().map(|attempt| attempt.reason.clone()).unwrap_or_default();
