@@ -248,6 +248,7 @@ fn a_list_is_published_although_the_certificate_was_revoked_before() {
     let dir = folder.path().to_str().unwrap();
     let (inps, late) = (folder.path().join("inps"), folder.path().join("late"));
     fs::create_dir(&late).unwrap();
+    fs::write(late.join("root.pem"), "its own").unwrap();
     tramite(&["certs", "init", "--dir", dir, "--trust-domain", "test.example"]);
     let issue = ["certs", "issue", "--dir", dir, "--role", "institution", "--name", "inps", "--out"];
     assert_eq!(tramite(&[&issue[..], &[inps.to_str().unwrap()]].concat()).status.code(), Some(0));
@@ -268,6 +269,30 @@ fn a_list_is_published_although_the_certificate_was_revoked_before() {
     let published = tramite(&[&revoke[..], &["--publish", late.to_str().unwrap()]].concat());
     assert_eq!(published.status.code(), Some(0), "{}", said(&published));
     assert!(late.join("crl.pem").is_file());
+}
+
+#[test]
+fn a_list_goes_only_into_the_folders_of_members_and_says_which() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, inps, stray) = (folder.path(), folder.path().join("inps"), folder.path().join("stray"));
+    fs::create_dir(&stray).unwrap();
+    let dir = dir.to_str().unwrap();
+    tramite(&["certs", "init", "--dir", dir, "--trust-domain", "test.example"]);
+    let issue = ["certs", "issue", "--dir", dir, "--role", "institution", "--name", "inps", "--out"];
+    assert_eq!(tramite(&[&issue[..], &[inps.to_str().unwrap()]].concat()).status.code(), Some(0));
+    let before = fs::read(inps.join("crl.pem")).unwrap();
+    let publish = |to: &[&Path]| {
+        let to: Vec<&str> = to.iter().flat_map(|folder| ["--publish", folder.to_str().unwrap()]).collect();
+        tramite(&[&["certs", "crl", "--dir", dir][..], &to].concat())
+    };
+    let refused = publish(&[&inps, &stray]);
+    assert_eq!(refused.status.code(), Some(66), "{}", answered(&refused));
+    assert!(said(&refused).contains("stray is no member's folder"), "{}", said(&refused));
+    is_plain(&said(&refused));
+    assert!(!stray.join("crl.pem").exists() && fs::read(inps.join("crl.pem")).unwrap() == before, "it was written");
+    let published = publish(&[&inps]);
+    assert!(answered(&published).contains(inps.join("crl.pem").to_str().unwrap()), "{}", answered(&published));
+    assert_ne!(fs::read(inps.join("crl.pem")).unwrap(), before);
 }
 
 #[test]

@@ -52,6 +52,7 @@ pub(crate) fn run(asked: &Certs, output: &Output) -> Result<Exit, Failure> {
         CertsCommand::RotateEncryptionKey { folder, suite } => rotate(folder, suite.as_deref(), *output),
         CertsCommand::Revoke { at, what, reason, publish } => revoke::run(&at.dir, what, reason, publish, *output),
         CertsCommand::Crl { at, days, publish } => {
+            members(publish)?;
             let mut authority = open(&at.dir)?;
             let list = authority.crl(*days).map_err(|error| failed(&error))?;
             authority.publish_crl(publish).map_err(|error| failed(&error))?;
@@ -59,15 +60,15 @@ pub(crate) fn run(asked: &Certs, output: &Output) -> Result<Exit, Failure> {
             output.answer(
                 &json!({"number": list.number, "next_update": list.next_update, "path": path, "published": publish}),
                 || {
-                    let to = if publish.is_empty() {
-                        "Put it into each member's folder"
-                    } else {
-                        "Put it into every other member's folder"
-                    };
                     format!(
-                        "Revocation list number {} is written: {}\n{to} as crl.pem before its {days} days are over.",
+                        "Revocation list number {} is written:\n{}\n{} as crl.pem before its {days} days are over.",
                         list.number,
-                        path.display()
+                        lists(&path, publish),
+                        if publish.is_empty() {
+                            "Put it into each member's folder"
+                        } else {
+                            "Put it into every other member's folder"
+                        },
                     )
                 },
             );
@@ -75,6 +76,21 @@ pub(crate) fn run(asked: &Certs, output: &Output) -> Result<Exit, Failure> {
         }
         CertsCommand::Show { paths } => show(paths, *output),
     }
+}
+
+/// Refuses folders that are no member's, before anything is written: a list in the wrong place counts nowhere.
+fn members(folders: &[PathBuf]) -> Result<(), Failure> {
+    let is_member = |folder: &PathBuf| ["tls.pem", "root.pem"].iter().any(|name| folder.join(name).is_file());
+    folders.iter().find(|folder| !is_member(folder)).map_or(Ok(()), |stranger| {
+        let sentence = format!("{} is no member's folder: it has neither tls.pem nor root.pem", stranger.display());
+        Err(Failure::new(Exit::NoInput, sentence, "Name folders that `tramite certs issue` made; nothing was written."))
+    })
+}
+
+/// Where a list was written, a line each.
+fn lists(path: &Path, folders: &[PathBuf]) -> String {
+    let all = std::iter::once(path.to_owned()).chain(folders.iter().map(|folder| folder.join("crl.pem")));
+    all.map(|file| format!("  {}", file.display())).collect::<Vec<_>>().join("\n")
 }
 
 fn init(dir: &Path, trust_domain: &str, output: Output) -> Result<Exit, Failure> {

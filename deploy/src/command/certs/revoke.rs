@@ -6,7 +6,7 @@ use serde_json::json;
 use tramite_certs::authority::{Authority, AuthorityError, RevocationReason};
 use tramite_proto::clock::{Clock as _, SystemClock};
 
-use super::{failed, open};
+use super::{failed, lists, members, open};
 use crate::{
     failure::{Exit, Failure, chain},
     output::Output,
@@ -16,6 +16,7 @@ use crate::{
 pub(super) fn run(dir: &Path, what: &str, reason: &str, publish: &[PathBuf], output: Output) -> Result<Exit, Failure> {
     let reason: RevocationReason =
         reason.parse().map_err(|error: AuthorityError| Failure::usage(error.to_string(), ""))?;
+    members(publish)?;
     let mut authority = open(dir)?;
     let path = Path::new(what);
     let revoked = if path.is_file() { authority.revoke_file(path, reason) } else { authority.revoke(what, reason) };
@@ -39,11 +40,11 @@ pub(super) fn run(dir: &Path, what: &str, reason: &str, publish: &[PathBuf], out
         };
         let to = if publish.is_empty() { "each member's folder" } else { "every other member's folder" };
         format!(
-            "{serial} is revoked ({}). The new revocation list: {}\nIt counts where it is: put it into {to} as crl.pem \
+            "{serial} is revoked ({}). The new revocation list:\n{}\nIt counts where it is: put it into {to} as crl.pem \
              (`tramite certs crl --dir {} --publish DIR`),\nthe gateway's first; open connections of the revoked one are \
              then cut within a minute.{also}",
             reason.as_str(),
-            list.display(),
+            lists(&list, publish),
             dir.display(),
         )
     });
@@ -63,7 +64,10 @@ fn already_revoked(
     authority.publish_crl(publish).map_err(|error| failed(&error))?;
     let said = chain(error);
     let value = json!({"already_revoked": true, "message": said, "crl": authority.crl_path(), "published": publish});
-    output.answer(&value, || format!("{said}. The revocation list was put into the folders given all the same."));
+    output.answer(&value, || {
+        let lists = lists(&authority.crl_path(), publish);
+        format!("{said}. The revocation list was put into the folders given all the same:\n{lists}")
+    });
     Ok(Exit::Ok)
 }
 
