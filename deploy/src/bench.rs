@@ -62,6 +62,8 @@ const LIMIT_NS: u64 = 3_000_000_000;
 const LIMIT_WARM_NS: u64 = 300_000_000;
 /// What is filled in goes in frames of 64, so many at once.
 const FILL: Load = Load { in_flight: 512, unsettled: u64::MAX, frame: 64 };
+/// Receipts gather so long, unless it is said otherwise.
+const GATHER_MS: u64 = 2;
 /// The least and the most of a padded body; what is longer travels as a part.
 const BODIES: std::ops::RangeInclusive<u64> = 512..=65_536;
 /// Bytes of parts that wait at the gateway at a time, unless it is said otherwise: the disk need not hold more.
@@ -78,7 +80,9 @@ pub(crate) async fn run(asked: cli::Bench, output: &Output) -> Result<Exit, Fail
     let mut network = Network::start(asked.dir.as_deref(), size).await?;
     let measured = tokio::select! {
         measured = measure(&asked, &mut network, &live) => measured,
-        () = stop.cancelled() => Err(Failure::new(Exit::Failed, "it was interrupted", "")),
+        () = stop.cancelled() => {
+            Err(Failure::new(Exit::Failed, "it was interrupted", "Nothing was kept; a shorter run has a smaller --duration."))
+        }
     };
     live.end();
     // When the gateway has ended by itself, that is why everything else failed.
@@ -95,11 +99,20 @@ pub(crate) async fn run(asked: cli::Bench, output: &Output) -> Result<Exit, Fail
 /// What can be measured at all.
 fn check(asked: &cli::Bench) -> Result<(), Failure> {
     let content = asked.content;
+    if content > CONTENT_MAX {
+        let sentence = format!("--content {content} is more than a part may have");
+        return Err(Failure::usage(sentence, format!("Give at most {}MiB.", CONTENT_MAX >> 20)));
+    }
     let is_body = BODIES.contains(&content) && content.is_power_of_two();
     if !is_body && part_of(content).is_none() {
         let sentence = format!("--content {content} is no length of a padded body");
-        let advice = "Give a power of two from 512 to 65536, or a length up to 20 MiB, which travels as a part.";
+        let advice = "Give a power of two from 512 to 64KiB, or more than that up to 20MiB, which travels as a part.";
         return Err(Failure::usage(sentence, advice));
+    }
+    if asked.gather.is_some() && !asked.in_flight.is_empty() && asked.in_flight.iter().all(|in_flight| *in_flight == 1)
+    {
+        let sentence = "with 1 in flight no receipts gather";
+        return Err(Failure::usage(sentence, "Leave --gather out, or give a larger --in-flight."));
     }
     let puts = u32::try_from(PART_UPLOADS_MAX).unwrap_or(u32::MAX);
     if part_of(content).is_some() && asked.in_flight.iter().any(|in_flight| *in_flight > puts) {
@@ -127,7 +140,7 @@ async fn measure(asked: &cli::Bench, network: &mut Network, live: &Live) -> Resu
         idle: if role == Role::Idle { network.idle.clone() } else { Vec::new() },
         content: usize::try_from(part.map_or(asked.content, |_| BODY)).unwrap_or(usize::MAX),
         part: part.and_then(|part| usize::try_from(part).ok()),
-        gather_ms: asked.gather,
+        gather_ms: asked.gather.unwrap_or(GATHER_MS),
     };
     live.say("Sealing bodies and connecting everybody");
     let one_epoch = setup(Role::Sender, network.address.to_string());

@@ -60,6 +60,37 @@ fn every_message_of_a_bench_is_acknowledged_delivered_settled_and_noticed_once()
 }
 
 #[test]
+fn single_frames_idle_institutions_and_a_kill_leave_the_accounts_even() {
+    let asked = ["--in-flight", "4", "--frame", "1", "--recipients", "2", "--idle", "3", "--backlog", "16", "--kill"];
+    let output = bench(&[&asked[..], &["--duration", "1", "--warm-up", "0", "--json"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let page: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((number(&page, "/idle"), number(&page, "/waiting_at_restart")), (3, 16));
+    is_positive(&page, "/restart_s");
+    assert_eq!(number(&page, "/runs/0/frame"), 1);
+    let submitted = number(&page, "/runs/0/accounts/submitted");
+    assert!(submitted > 16, "nothing was sent: {page:#}");
+    for account in ["delivered", "settled", "noticed"] {
+        assert_eq!(number(&page, &format!("/runs/0/accounts/{account}")), submitted - 16, "{account}");
+    }
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused_with_the_limit_that_it_passes() {
+    let cases: [(&[&str], &str); 4] = [
+        (&["--content", "30MiB"], "at most 20MiB"),
+        (&["--gather", "5", "--in-flight", "1"], "no receipts gather"),
+        (&["--duration", "-1"], "1..=3600"),
+        (&["--in-flight", "-4"], "1..=65536"),
+    ];
+    for (arguments, words) in cases {
+        let output = bench(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(64) && said.contains(words), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
 fn a_content_that_is_too_long_for_a_body_is_put_got_and_settled_as_a_part() {
     let small = ["--in-flight", "4", "--recipients", "2", "--content", "1MiB", "--backlog", "16"];
     let short = ["--duration", "1", "--warm-up", "0", "--json"];

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::wire::Window;
 use crate::output::Output;
@@ -39,18 +39,22 @@ impl Live {
     pub(super) fn begin(&self, what: &str, window: Window) {
         let seconds = (window.end_ns - window.begin_ns) / 1_000_000_000;
         self.say(&format!("{what}: {seconds} s"));
-        self.show(ProgressBar::new_spinner(), "{elapsed:>5}  {pos} messages acknowledged, {per_sec}");
+        self.show(ProgressBar::new_spinner(), "{elapsed:>5}  {pos} messages acknowledged, {rate}");
     }
 
     /// So many shall be filled in.
     pub(super) fn count(&self, count: u64) {
-        self.show(ProgressBar::new(count), "{elapsed:>5}  {bar:30} {pos} of {len}, {per_sec}");
+        self.show(ProgressBar::new(count), "{elapsed:>5}  {bar:30} {pos} of {len}, {rate}");
     }
 
     fn show(&self, bar: ProgressBar, template: &str) {
         if self.terminal {
             // The templates are constants that the library accepts.
-            bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            bar.set_style(style.with_key("rate", |state: &ProgressState, to: &mut dyn std::fmt::Write| {
+                // It draws what it can; there is nobody to tell.
+                let _ = write!(to, "{:.0} a second", state.per_sec());
+            }));
             // Twice a second: the bench must not take the CPU that it measures.
             bar.enable_steady_tick(Duration::from_millis(500));
             self.put(Some(bar));

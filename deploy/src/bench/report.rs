@@ -18,53 +18,17 @@ const PICTURE_US: [u64; 12] = [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_
 /// Characters of the longest bar.
 const BAR: u64 = 40;
 
+/// A line of the page: what it is, the figure, and a note on it.
+type Row = (String, String, String);
+
 /// For people.
 pub(super) fn text(output: Output, whole: &Whole) -> String {
-    let mut table = output.table(&["", "", ""]);
-    let mut row = |what: &str, value: String, beside: &str| {
-        table.add_row([
-            output.cell(what, Tone::Plain),
-            output.cell(value, Tone::Strong),
-            output.cell(beside, Tone::Faint),
-        ]);
-    };
-    let mut pictures = String::new();
+    let (mut all, mut pictures) = (Vec::new(), String::new());
     for (run, limits) in &whole.runs {
-        let load = run.load;
-        row(&format!("{} in flight, frames of {}", load.in_flight, load.frame), String::new(), "");
-        row("  messages a second", format!("{:.0}", run.rate()), "from submission to a receipt that stands");
-        if let Some(mib_rate) = run.mib_rate() {
-            row("  MiB a second", format!("{mib_rate:.1}"), "the same, of sealed parts");
-        }
-        for (what, histogram) in latencies(run) {
-            row(&format!("  {what}"), pair(histogram), "p50 / p99");
-        }
-        let cpu = run.samples.cpu;
-        let all = cpu.gateway + cpu.sender + cpu.recipients + cpu.idle;
-        let parts = format!(
-            "gateway {:.1}, sender {:.1}, recipients {:.1}",
-            run.each_us(cpu.gateway),
-            run.each_us(cpu.sender),
-            run.each_us(cpu.recipients)
-        );
-        row("  CPU a message", format!("{:.1} µs", run.each_us(all)), &parts);
-        row("  gateway's memory", format!("{} MiB", run.samples.memory_peak_kib / 1_024), "RssAnon, peak");
-        let written = run.samples.written;
-        row("  fdatasync calls", written.groups.to_string(), &groups(run, limits));
-        let disk = format!("{:.0} a second, {:.1} MiB/s", limits.disk_rate(), limits.disk_mib_rate());
-        row("  limit: append + fdatasync", pair(&limits.disk), &disk);
-        let rate = match run.part {
-            None => format!("{:.0} messages a second", limits.stream_rate()),
-            Some(_) => format!("{:.1} MiB a second", limits.stream_mib_rate()),
-        };
-        let stream = format!("{rate}, {:.1} µs of CPU a message", limits.stream_each_us());
-        row("  limit: bare stream", pair(&limits.stream.acknowledgement), &stream);
-        for (_, what, value) in ratios(run, limits) {
-            row("  ratio", format!("{value:.2}"), what);
-        }
-        picture(&mut pictures, load.in_flight, &run.received.handover);
+        all.extend(rows(run, limits));
+        picture(&mut pictures, run.load.in_flight, &run.received.handover);
     }
-    let mut text = table.to_string();
+    let mut text = page(output, &all);
     text.push_str(&pictures);
     if let Some(seconds) = whole.backlog {
         let _ = write!(text, "\nThe backlog was filled in {seconds:.1} s.");
@@ -73,6 +37,74 @@ pub(super) fn text(output: Output, whole: &Whole) -> String {
         let _ = write!(text, "\nKilled with SIGKILL, the gateway served again after {:.2} s.", restart.seconds);
     }
     text
+}
+
+/// Each note behind its figure; under it, where the terminal is too narrow for both.
+fn page(output: Output, rows: &[Row]) -> String {
+    let chars = |text: &String| text.chars().count();
+    let widest = |of: fn(&Row) -> &String| rows.iter().map(|row| chars(of(row))).max().unwrap_or(0);
+    let (names, figures) = (widest(|row| &row.0), widest(|row| &row.1));
+    let under = output.width().is_some_and(|width| width < names + figures + widest(|row| &row.2) + 4);
+    let mut lines = Vec::new();
+    for (name, figure, note) in rows {
+        let first = format!("{name:<names$}  {}", output.word(figure, Tone::Strong));
+        let note = if under { output.folded(&format!("      {note}")) } else { note.clone() };
+        let note = output.word(&note, Tone::Faint);
+        if under || note.is_empty() {
+            lines.push(first.trim_end().to_owned());
+            lines.extend((!note.trim().is_empty()).then_some(note));
+        } else {
+            let blanks = " ".repeat(figures.saturating_sub(chars(figure)));
+            lines.push(format!("{first}{blanks}  {note}"));
+        }
+    }
+    format!("{}\n", lines.join("\n"))
+}
+
+fn rows(run: &Run, limits: &Limits) -> Vec<Row> {
+    let load = run.load;
+    let mut rows =
+        vec![(format!("{} in flight, frames of {}", load.in_flight, load.frame), String::new(), String::new())];
+    let mut row = |name: &str, figure: String, note: &str| rows.push((format!("  {name}"), figure, note.to_owned()));
+    row("messages a second", figure(run.rate()), "from submission to a receipt that stands");
+    if let Some(mib_rate) = run.mib_rate() {
+        row("MiB a second", figure(mib_rate), "the same, of sealed parts");
+    }
+    for (what, histogram) in latencies(run) {
+        row(what, pair(histogram), "p50 / p99");
+    }
+    let cpu = run.samples.cpu;
+    let all = cpu.gateway + cpu.sender + cpu.recipients + cpu.idle;
+    let parts = format!(
+        "gateway {}, sender {}, recipients {}",
+        figure(run.each_us(cpu.gateway)),
+        figure(run.each_us(cpu.sender)),
+        figure(run.each_us(cpu.recipients))
+    );
+    row("CPU a message", format!("{} µs", figure(run.each_us(all))), &parts);
+    row("gateway's memory", format!("{} MiB", run.samples.memory_peak_kib / 1_024), "RssAnon, peak");
+    row("groups synced", run.samples.written.groups.to_string(), &groups(run, limits));
+    let disk = format!("{} a second, {} MiB/s", figure(limits.disk_rate()), figure(limits.disk_mib_rate()));
+    row("limit: append + fdatasync", pair(&limits.disk), &disk);
+    let rate = match run.part {
+        None => format!("{} messages a second", figure(limits.stream_rate())),
+        Some(_) => format!("{} MiB a second", figure(limits.stream_mib_rate())),
+    };
+    let stream = format!("{rate}, {} µs of CPU a message", figure(limits.stream_each_us()));
+    row("limit: bare stream", pair(&limits.stream.acknowledgement), &stream);
+    for ratio in ratios(run, limits) {
+        row(&format!("ratio: {}", ratio.name), format!("{:.2}", ratio.value), ratio.note);
+    }
+    rows
+}
+
+/// As many digits as a measurement has: three, or all before the point.
+fn figure(value: f64) -> String {
+    match value {
+        100.0.. => format!("{value:.0}"),
+        10.0..100.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
 }
 
 fn latencies(run: &Run) -> [(&'static str, &Histogram); 4] {
@@ -85,8 +117,8 @@ fn latencies(run: &Run) -> [(&'static str, &Histogram); 4] {
 }
 
 fn pair(histogram: &Histogram) -> String {
-    let millis = |permille| histogram.permille_us(permille) / 1_000.0;
-    format!("{:.3} / {:.3} ms", millis(500), millis(990))
+    let millis = |permille| figure(histogram.permille_us(permille) / 1_000.0);
+    format!("{} / {} ms", millis(500), millis(990))
 }
 
 /// What was in a group of the journal.
@@ -98,41 +130,56 @@ fn groups(run: &Run, limits: &Limits) -> String {
 }
 
 /// What counts on any machine.
-fn ratios(run: &Run, limits: &Limits) -> [(&'static str, &'static str, f64); 3] {
+struct Ratio {
+    /// In the JSON answer.
+    key: &'static str,
+    /// For people.
+    name: &'static str,
+    note: &'static str,
+    value: f64,
+}
+
+fn ratios(run: &Run, limits: &Limits) -> [Ratio; 3] {
     let over = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
     let p50 = |histogram: &Histogram| histogram.permille_us(500);
     let floor = p50(&limits.stream.acknowledgement) + p50(&limits.disk);
-    let acknowledgement = over(p50(&run.sent.acknowledgement), floor);
+    let acknowledgement = Ratio {
+        key: "acknowledgement_to_limits",
+        name: "acknowledgement",
+        note: "acknowledgement p50 to (bare round trip + append and fdatasync)",
+        value: over(p50(&run.sent.acknowledgement), floor),
+    };
     let [to_stream, to_disk] = match run.mib_rate() {
-        None => {
-            let groups = ratio(run.samples.written.groups, run.seconds);
-            [
-                (
-                    "rate_to_stream",
-                    "messages a second to those of the bare stream",
-                    over(run.rate(), limits.stream_rate()),
-                ),
-                ("groups_to_disk", "groups a second to those that the disk takes", over(groups, limits.disk_rate())),
-            ]
-        }
+        None => [
+            Ratio {
+                key: "rate_to_stream",
+                name: "to the stream",
+                note: "messages a second to those of the bare stream",
+                value: over(run.rate(), limits.stream_rate()),
+            },
+            Ratio {
+                key: "groups_to_disk",
+                name: "to the disk",
+                note: "groups a second to those that the disk takes",
+                value: over(ratio(run.samples.written.groups, run.seconds), limits.disk_rate()),
+            },
+        ],
         Some(mib) => [
-            (
-                "bytes_to_stream",
-                "bytes a second to those of the bare stream, which carries them once",
-                over(mib, limits.stream_mib_rate()),
-            ),
-            ("bytes_to_disk", "bytes a second to those that the disk takes", over(mib, limits.disk_mib_rate())),
+            Ratio {
+                key: "bytes_to_stream",
+                name: "to the stream",
+                note: "bytes a second to those of the bare stream, which carries them once",
+                value: over(mib, limits.stream_mib_rate()),
+            },
+            Ratio {
+                key: "bytes_to_disk",
+                name: "to the disk",
+                note: "bytes a second to those that the disk takes",
+                value: over(mib, limits.disk_mib_rate()),
+            },
         ],
     };
-    [
-        (
-            "acknowledgement_to_limits",
-            "acknowledgement p50 to (bare round trip + append and fdatasync)",
-            acknowledgement,
-        ),
-        to_stream,
-        to_disk,
-    ]
+    [acknowledgement, to_stream, to_disk]
 }
 
 /// A bar for each doubling.
@@ -171,7 +218,7 @@ fn run_value(run: &Run, limits: &Limits) -> Value {
     let cpu = run.samples.cpu;
     let written = run.samples.written;
     let ratios: serde_json::Map<String, Value> =
-        ratios(run, limits).into_iter().map(|(name, _, value)| (name.to_owned(), json!(value))).collect();
+        ratios(run, limits).into_iter().map(|ratio| (ratio.key.to_owned(), json!(ratio.value))).collect();
     json!({
         "in_flight": run.load.in_flight, "unsettled": run.load.unsettled, "frame": run.load.frame,
         "seconds": run.seconds, "messages": run.received.window, "messages_per_s": run.rate(),
@@ -183,6 +230,7 @@ fn run_value(run: &Run, limits: &Limits) -> Value {
             "recipients": run.each_us(cpu.recipients), "idle": run.each_us(cpu.idle),
         },
         "gateway_rss_anon_peak_kib": run.samples.memory_peak_kib,
+        // Named as it was first: groups of the journal, each synced once.
         "fdatasync_calls": written.groups, "bytes_per_group": limits.group_bytes, "facts": written.facts,
         "messages_per_group": run.messages_a_group(),
         "accounts": {

@@ -1,8 +1,8 @@
 //! Arguments of the bench.
 
-use std::path::PathBuf;
+use std::{ops::RangeInclusive, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, builder::RangedI64ValueParser};
 
 /// The content's default: a referral's body, padded to 2 KiB.
 const CONTENT: u64 = 2_048;
@@ -33,6 +33,10 @@ out: half of the bare stream's bytes a second is to be reached. --backlog has no
 At the end the accounts are checked: every message was acknowledged, delivered once, settled and
 noticed. The exit code is 1 when they do not come out even.
 
+Groups synced are those of the gateway's journal, one fdatasync each, as its metrics page counts
+them (tramite_gateway_store_groups); what is synced for parts is not among them. In the JSON answer
+they are called fdatasync_calls.
+
 Examples:
   tramite bench                               1 and 256 in flight, 10 s each
   tramite bench --in-flight 256 --frame 1     a signature for each message
@@ -44,39 +48,39 @@ Next: compare the ratios, not the figures: another machine has another disk. In 
 tests/peers/compare.py runs this and the brokers that are installed, and prints one table.")]
 pub(crate) struct Bench {
     /// Messages submitted and not yet acknowledged; may be given several times, a run each [default: 1 and 256].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) in_flight: Vec<u32>,
     /// Messages submitted and not yet receipted [default: 1 with 1 in flight, else 16 times as many, at least 1024].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) unsettled: Option<u32>,
     /// Messages in one frame, under one signature.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) frame: u32,
     /// Seconds that count, of each run.
-    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    #[arg(long, value_name = "S", allow_negative_numbers = true, default_value_t = 10, value_parser = whole(1..=3_600))]
     pub(crate) duration: u64,
     /// Seconds before them that do not.
-    #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=60))]
+    #[arg(long, value_name = "S", allow_negative_numbers = true, default_value_t = 2, value_parser = whole(0..=60))]
     pub(crate) warm_up: u64,
     /// Institutions that receive, in turns.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) recipients: u32,
     /// Bytes of a padded body, a power of two from 512 to 64KiB (what is sealed has 16 more); or of a longer content, up to 20MiB,
     /// which travels as a part.
     #[arg(long, value_name = "BYTES", default_value_t = CONTENT, value_parser = bytes)]
     pub(crate) content: u64,
     /// Messages accepted for absent recipients, and waiting, before the runs.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=20_000_000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0, value_parser = whole(0..=20_000_000))]
     pub(crate) backlog: u64,
     /// Further institutions, connected and idle.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=5_000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=5_000))]
     pub(crate) idle: u32,
     /// After the runs, kill the gateway with SIGKILL and measure how long it takes to serve again.
     #[arg(long)]
     pub(crate) kill: bool,
-    /// Milliseconds for which receipts gather, up to 64 of them; not with 1 in flight.
-    #[arg(long, value_name = "MS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=1_000))]
-    pub(crate) gather: u64,
+    /// Milliseconds for which receipts gather, up to 64 of them [default: 2]; not with 1 in flight, where nothing gathers.
+    #[arg(long, value_name = "MS", allow_negative_numbers = true, value_parser = whole(0..=1_000))]
+    pub(crate) gather: Option<u64>,
     /// Keep the folder.
     #[arg(long)]
     pub(crate) keep: bool,
@@ -84,6 +88,11 @@ pub(crate) struct Bench {
     /// temporary one.
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+}
+
+/// A whole number in a range; one below zero is told the range too.
+fn whole(range: RangeInclusive<i64>) -> RangedI64ValueParser<u64> {
+    RangedI64ValueParser::new().range(range)
 }
 
 /// A number of bytes: `2048`, `64KiB`, `20MiB`.
