@@ -4,14 +4,15 @@
 //! again would succeed, as after a failed sync on Linux, which has dropped the pages by then.
 
 use std::{
-    env,
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
+
+use crate::component;
 
 /// An error that a system call on a file will answer once.
 #[derive(Debug, Clone)]
@@ -27,7 +28,6 @@ pub struct Fault {
 ///
 /// # Errors
 /// With `TRAMITE_REQUIRE_ALL=1`, when it cannot.
-#[expect(clippy::print_stderr, reason = "a test that skips itself says so in words")]
 pub fn can_be_had() -> Result<bool> {
     let mut tried = Command::new("strace");
     tried.args(["-f", "-o", "/dev/null", "-e", "inject=fdatasync:error=EIO:when=1", "true"]);
@@ -35,10 +35,7 @@ pub fn can_be_had() -> Result<bool> {
     if tried.is_ok_and(|status| status.success()) {
         return Ok(true);
     }
-    if env::var("TRAMITE_REQUIRE_ALL").is_ok_and(|value| value == "1") {
-        bail!("a disk that fails is required here, and strace is not installed or may not trace");
-    }
-    eprintln!("skipped: a disk that fails needs strace and leave to trace");
+    component::missing("a disk that fails", "strace is not installed or may not trace")?;
     Ok(false)
 }
 

@@ -10,6 +10,7 @@ pub mod canary;
 pub mod clerk;
 pub mod codec;
 pub mod collector;
+pub mod component;
 pub mod config;
 pub mod cuts;
 pub mod desk;

@@ -19,12 +19,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::{
     fs::{FlockOperation, flock},
     ioctl::{Opcode, Setter, ioctl, opcode},
 };
 use tempfile::TempDir;
+
+use crate::component;
 
 /// Room for a dozen of the largest messages; the image is sparse.
 const BYTES: u64 = 1024 * 1024 * 1024;
@@ -61,14 +63,10 @@ impl Drop for LoopDisk {
 ///
 /// # Errors
 /// With `TRAMITE_REQUIRE_ALL=1`, when it cannot be had.
-#[expect(clippy::print_stdout, reason = "a test that skips itself says so in words")]
 pub fn is_here() -> Result<bool> {
     static MISSING: OnceLock<Option<String>> = OnceLock::new();
     let Some(why) = MISSING.get_or_init(|| try_out().err().map(|error| format!("{error:#}"))) else { return Ok(true) };
-    if env::var("TRAMITE_REQUIRE_ALL").is_ok_and(|value| value == "1") {
-        bail!("power cuts are required here, and there is no ext4 on a loop device: {why}");
-    }
-    println!("skipped: power cuts need root, a loop device and mkfs.ext4 (e2fsprogs): {why}");
+    component::missing("power cuts, which need root, a loop device and mkfs.ext4 (e2fsprogs)", why)?;
     Ok(false)
 }
 

@@ -14,6 +14,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use crate::component;
+
 /// The library, in C.
 const SOURCE: &str = "tests/foreign/clock.c";
 /// What it reads the name of the file from.
@@ -39,16 +41,12 @@ impl Clockmaker {
     ///
     /// # Errors
     /// With `TRAMITE_REQUIRE_ALL=1`, when it cannot be had.
-    #[expect(clippy::print_stderr, reason = "a test that skips itself says so in words")]
     pub fn in_folder(folder: &Path) -> Result<Option<Self>> {
         match Self::make(folder) {
             Ok(made) => Ok(Some(made)),
-            Err(why) if env::var("TRAMITE_REQUIRE_ALL").is_ok_and(|value| value == "1") => {
-                bail!("a clock of its own for a process is required here, and cannot be had: {why:#}")
-            }
             Err(why) => {
-                eprintln!("skipped: a clock of its own for a process needs a C compiler and LD_PRELOAD: {why:#}");
-                Ok(None)
+                let what = "a clock of its own for a process, which needs a C compiler and LD_PRELOAD";
+                component::missing(what, &format!("{why:#}")).map(|()| None)
             }
         }
     }

@@ -4,15 +4,16 @@
 //! gone when the test ends.
 
 use std::{
-    env,
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
+
+use crate::component;
 
 /// Written at once while the disk is filled.
 const PIECE: [u8; 4096] = [0x5a; 4096];
@@ -35,16 +36,11 @@ impl SmallDisk {
     ///
     /// # Errors
     /// With `TRAMITE_REQUIRE_ALL=1`, when it cannot be had.
-    #[expect(clippy::print_stderr, reason = "a test that skips itself says so in words")]
     pub fn mount(mebibytes: u64) -> Result<Option<Self>> {
         match Self::try_mount(mebibytes) {
             Ok(disk) => Ok(Some(disk)),
-            Err(why) if env::var("TRAMITE_REQUIRE_ALL").is_ok_and(|value| value == "1") => {
-                bail!("a disk that is full is required here, and no tmpfs can be mounted: {why:#}")
-            }
             Err(why) => {
-                eprintln!("skipped: a disk that is full needs root and a tmpfs: {why:#}");
-                Ok(None)
+                component::missing("a full disk, which needs root and a tmpfs", &format!("{why:#}")).map(|()| None)
             }
         }
     }

@@ -3,10 +3,11 @@
 
 use std::{env, process::Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use tokio::{process::Command, time::timeout};
 use tramite_tests::{
     clerk::Clerk,
+    component,
     network::{Network, PATIENCE},
     pki::TRUST_DOMAIN,
     source,
@@ -16,17 +17,14 @@ use tramite_tests::{
 const IMPORTS: &str = "import grpc, grpc_reflection, jwcrypto, pyhpke, cryptography";
 
 /// The interpreter, or nothing when it or its packages are missing here.
-#[expect(clippy::print_stdout, reason = "a test that skips itself says so in words")]
 async fn interpreter() -> Result<Option<String>> {
     let python = env::var("TRAMITE_PYTHON").unwrap_or_else(|_| "python3".into());
     let tried = Command::new(&python).args(["-c", IMPORTS]).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
     if tried.is_ok_and(|status| status.success()) {
         return Ok(Some(python));
     }
-    if env::var("TRAMITE_REQUIRE_ALL").is_ok_and(|value| value == "1") {
-        bail!("{python} with the packages of tests/foreign/requirements.txt is required here and is not installed");
-    }
-    println!("skipped: python3 with grpcio, grpcio-reflection, jwcrypto, pyhpke is not installed");
+    let why = format!("{python} with the packages of tests/foreign/requirements.txt is not installed");
+    component::missing("a client in another language", &why)?;
     Ok(None)
 }
 

@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fs,
+    fs,
     process::Stdio,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     process::Command,
@@ -17,6 +17,7 @@ use tramite_certs::refusal::Refusal;
 use tramite_proto::{pb::backoffice::v1::SendReferralRequest, reason::Reason};
 use tramite_tests::{
     clerk::Clerk,
+    component,
     desk::{Desk, insist},
     network::{Network, Node, PATIENCE},
     raw, sample,
@@ -199,16 +200,12 @@ async fn labels_are_from_short_lists_and_no_series_comes_with_a_message() -> Res
 }
 
 /// True when Prometheus' own tool is here.
-#[expect(clippy::print_stdout, reason = "a test that skips itself says so in words")]
 async fn promtool_is_here() -> Result<bool> {
     let tried = Command::new("promtool").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
     if tried.is_ok_and(|status| status.success()) {
         return Ok(true);
     }
-    if env::var("TRAMITE_REQUIRE_ALL").is_ok_and(|value| value == "1") {
-        bail!("promtool (of the package prometheus) is required here and is not installed");
-    }
-    println!("skipped: promtool is not installed");
+    component::missing("Prometheus' own opinion", "promtool (of the package prometheus) is not installed")?;
     Ok(false)
 }
 
