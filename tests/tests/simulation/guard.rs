@@ -1,5 +1,5 @@
 //! Guards taken out, one at a time, to show that the simulation sees what they prevent: a disk that says a sync was done and does
-//! nothing, and a recipient that does not remember what it has taken.
+//! nothing, or only of attachments, and a recipient that does not remember what it has taken.
 
 use std::{
     io,
@@ -27,13 +27,15 @@ pub(crate) enum Without {
     Nothing,
     /// `fdatasync`, everywhere.
     Sync,
+    /// The syncs of attachments' parts and of their folder.
+    Parts,
     /// The adapters' memory of the ids that they took.
     Dedupe,
 }
 
 /// A disk that lies.
 #[derive(Debug)]
-pub(crate) struct Lying(pub(crate) SimulatedDisk);
+pub(crate) struct Lying(pub(crate) SimulatedDisk, pub(crate) Without);
 
 /// Its first sync, which makes a new file's header durable, is an honest one, and the journal's mark of how far it was synced never comes
 /// to the disk again: a store that finds less than its mark says would refuse to open, and could lose nothing any more.
@@ -42,6 +44,14 @@ struct LyingFile {
     file: Arc<dyn DiskFile>,
     new: AtomicBool,
     mark: bool,
+    honest: bool,
+}
+
+impl Lying {
+    /// Whether what this folder holds is synced as it should be.
+    fn is_honest_in(&self, folder: Option<&Path>) -> bool {
+        self.1 == Without::Parts && !folder.is_some_and(|folder| folder.ends_with("parts"))
+    }
 }
 
 impl Disk for Lying {
@@ -58,9 +68,10 @@ impl Disk for Lying {
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        let (file, new) = (self.0.open(path, access)?, AtomicBool::new(access == Access::Create));
-        let mark = path.file_name().is_some_and(|name| name == "synced");
-        Ok(Arc::new(LyingFile { file, new, mark }))
+        let (file, honest) = (self.0.open(path, access)?, self.is_honest_in(path.parent()));
+        let new = AtomicBool::new(access == Access::Create && self.1 == Without::Sync);
+        let mark = !honest && path.file_name().is_some_and(|name| name == "synced");
+        Ok(Arc::new(LyingFile { file, new, mark, honest }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -72,7 +83,7 @@ impl Disk for Lying {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.sync_dir(path)
+        if self.1 == Without::Sync || self.is_honest_in(Some(path)) { self.0.sync_dir(path) } else { Ok(()) }
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
@@ -90,7 +101,7 @@ impl DiskFile for LyingFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.new.swap(false, Ordering::SeqCst) { self.file.sync_data() } else { Ok(()) }
+        if self.honest || self.new.swap(false, Ordering::SeqCst) { self.file.sync_data() } else { Ok(()) }
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {

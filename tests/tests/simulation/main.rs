@@ -5,6 +5,7 @@
 //! `TRAMITE_SEEDS=10000` plays so many seeds; `TRAMITE_SEED=7` plays that one and prints what happened. A seed decides what goes wrong
 //! and when, what is sent, and every random number of the product: played again it does the same.
 
+mod attachment;
 mod dice;
 mod guard;
 mod network;
@@ -15,6 +16,8 @@ mod record;
 mod stage;
 mod storm;
 mod world;
+
+use std::collections::BTreeMap;
 
 use anyhow::{Result, bail, ensure};
 
@@ -40,11 +43,12 @@ fn whatever_fails_nothing_is_lost_nothing_comes_twice_and_every_case_ends() -> R
         ensure!(broken.is_empty(), "seed {seed}: {}", broken.join("\n"));
         return Ok(());
     }
-    let (mut seeds, mut messages, mut crashes, mut cuts, mut steps) = (0, 0, 0, 0, 0);
+    let (mut seeds, mut messages, mut attachments, mut crashes, mut cuts, mut steps) = (0, 0, 0, 0, 0, 0);
     let mut failed = Vec::new();
     play(1..=number("TRAMITE_SEEDS")?.unwrap_or(SEEDS), Without::Nothing, |outcome| {
         seeds += 1;
         messages += outcome.messages;
+        attachments += outcome.attachments;
         crashes += outcome.crashes;
         cuts += outcome.cuts;
         steps += outcome.steps;
@@ -58,7 +62,7 @@ fn whatever_fails_nothing_is_lost_nothing_comes_twice_and_every_case_ends() -> R
         }
     })?;
     eprintln!(
-        "{seeds} seeds: {messages} messages, {crashes} crashes, {cuts} cuts, {steps} clocks wrong by 400 days for a while"
+        "{seeds} seeds: {messages} messages, {attachments} attachments, {crashes} crashes, {cuts} cuts, {steps} clocks wrong by 400 days for a while"
     );
     ensure!(failed.is_empty(), "{} of {seeds} seeds failed\n{}", failed.len(), failed.join("\n"));
     Ok(())
@@ -67,17 +71,18 @@ fn whatever_fails_nothing_is_lost_nothing_comes_twice_and_every_case_ends() -> R
 #[test]
 fn a_seed_played_again_does_the_same() -> Result<()> {
     let traces = || {
-        let mut traces = std::collections::BTreeMap::new();
+        let mut traces = BTreeMap::new();
         play(1..=AGAIN, Without::Nothing, |outcome| drop(traces.insert(outcome.seed, outcome.trace))).map(|()| traces)
     };
     let (first, again) = (traces()?, traces()?);
-    for (seed, trace) in &first {
+    for seed in play::repeatable(1..=AGAIN)? {
+        let trace = &first[&seed];
         ensure!(!trace.is_empty(), "nothing happened in seed {seed}");
-        for (line, other) in trace.iter().zip(&again[seed]) {
+        for (line, other) in trace.iter().zip(&again[&seed]) {
             ensure!(line == other, "seed {seed}: {line:?}, then {other:?}");
         }
+        ensure!(*trace == again[&seed], "seed {seed} went on where it had ended");
     }
-    ensure!(first == again, "some went on where others ended");
     Ok(())
 }
 
@@ -104,6 +109,36 @@ fn without_the_sync_what_was_acknowledged_is_lost() -> Result<()> {
         "without the sync {lose} of {TEETH} seeds lose something acknowledged, {silently} of them a message or an answer"
     );
     ensure!(lose * 2 > TEETH && silently > 0, "only {lose} of {TEETH} seeds lose anything, {silently} a message");
+    Ok(())
+}
+
+#[test]
+fn without_the_sync_of_its_parts_an_attachment_is_lost() -> Result<()> {
+    let mut lose = 0;
+    play(1..=TEETH, Without::Parts, |outcome| {
+        lose += u64::from(!outcome.broken.is_empty());
+    })?;
+    eprintln!("without the sync of parts {lose} of {TEETH} seeds lose an attachment");
+    ensure!(lose > 0, "in no seed of {TEETH} is an attachment lost");
+    Ok(())
+}
+
+#[test]
+fn a_seed_that_fails_fails_the_same_way_when_it_is_played_again() -> Result<()> {
+    let failures = || {
+        let mut failures = BTreeMap::new();
+        let each = |outcome: Outcome| drop(failures.insert(outcome.seed, (outcome.broken, outcome.trace)));
+        play(1..=TEETH, Without::Sync, each).map(|()| failures)
+    };
+    let (first, again) = (failures()?, failures()?);
+    let mut failed = 0;
+    for seed in play::repeatable(1..=TEETH)? {
+        let ((broken, trace), (broken_again, trace_again)) = (&first[&seed], &again[&seed]);
+        failed += usize::from(!broken.is_empty());
+        ensure!(broken == broken_again, "seed {seed} broke {broken:?}, then {broken_again:?}");
+        ensure!(trace == trace_again, "seed {seed} came to the same by another way");
+    }
+    ensure!(failed > 1, "{failed} of {TEETH} seeds fail without the sync");
     Ok(())
 }
 

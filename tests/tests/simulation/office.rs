@@ -21,6 +21,7 @@ use tramite_tests::{
 };
 
 use super::{
+    attachment::Attachment,
     dice::Dice,
     record::{Book, Sent},
 };
@@ -38,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) at: Duration,
     pub(crate) to: &'static str,
     pub(crate) kind: Opening,
+    /// What is attached.
+    pub(crate) attached: Option<Attachment>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub(crate) struct Office {
     pub(crate) desk: Desk,
     pub(crate) book: Book,
     pub(crate) dice: Dice,
+    /// Whether its answers may have attachments.
+    pub(crate) attaches: bool,
 }
 
 /// What an office asks its adapter to send.
@@ -64,6 +69,18 @@ enum Request {
     Documents(RequestDocumentsRequest),
     Provide(ProvideDocumentsRequest),
     Confirm(UpdateDocumentRequestRequest),
+}
+
+impl Request {
+    fn attaching(mut self, attachment: String) -> Self {
+        let (Self::Referral(SendReferralRequest { sending, .. })
+        | Self::Update(UpdateReferralRequest { sending, .. })
+        | Self::Documents(RequestDocumentsRequest { sending, .. })
+        | Self::Provide(ProvideDocumentsRequest { sending, .. })
+        | Self::Confirm(UpdateDocumentRequestRequest { sending, .. })) = &mut self;
+        sending.get_or_insert_default().attachments.push(attachment);
+        self
+    }
 }
 
 impl Office {
@@ -98,7 +115,7 @@ impl Office {
                 Request::Referral(SendReferralRequest { sending, to, referral, conversation_id })
             }
         };
-        self.send(&format!("open-{number}"), plan.to, request, false).await;
+        self.send(&format!("open-{number}"), plan.to, request, (plan.attached, false)).await;
         self.book.open().to_open -= 1;
     }
 
@@ -118,6 +135,7 @@ impl Office {
 
     async fn work(&self, item: &InboxItem) {
         let Some(Kind::Message(message)) = &item.kind else { return };
+        self.read(message).await;
         match message.body.as_ref().and_then(|body| body.kind.as_ref()) {
             Some(body::Kind::Referral(referral)) if referral.situation == DECLINED => {
                 let update = ReferralUpdate {
@@ -143,16 +161,17 @@ impl Office {
                     case_id: message.case_id.clone(),
                     update: Some(DocumentRequestUpdate { status: "confirmed".into(), ..Default::default() }),
                 });
-                self.send(&format!("confirm-{}", message.message_id), &message.from, request, true).await;
+                self.send(&format!("confirm-{}", message.message_id), &message.from, request, (None, true)).await;
             }
             _ => {}
         }
     }
 
     async fn provide(&self, message: &ReceivedMessage) {
+        let attached = Attachment::answering(&message.message_id).filter(|_| self.attaches);
         let provided = DocumentProvided {
             document: "STATO_FAMIGLIA".into(),
-            answer: Some(Answer::Confirmed(true)),
+            answer: Some(attached.map_or(Answer::Confirmed(true), |_| Answer::Attachment(0))),
             ..DocumentProvided::default()
         };
         let response =
@@ -162,7 +181,7 @@ impl Office {
             case_id: message.case_id.clone(),
             response: Some(response),
         });
-        self.send(&format!("provide-{}", message.message_id), &message.from, request, false).await;
+        self.send(&format!("provide-{}", message.message_id), &message.from, request, (attached, false)).await;
     }
 
     async fn update(&self, message: &ReceivedMessage, update: ReferralUpdate) {
@@ -172,14 +191,34 @@ impl Office {
             case_id: message.case_id.clone(),
             update: Some(update),
         });
-        self.send(&id, &message.from, request, last).await;
+        self.send(&id, &message.from, request, (None, last)).await;
+    }
+
+    /// Reads what is attached to a message.
+    async fn read(&self, message: &ReceivedMessage) {
+        let attached = message.body.as_ref().map(|body| body.attachments.as_slice()).unwrap_or_default();
+        for (index, about) in (0..).zip(attached) {
+            let bytes = self.insist("read", || self.desk.attachment(&message.message_id, index)).await;
+            let Some(bytes) = bytes else { return };
+            self.book.open().read(self.name, &message.message_id, &about.name, &bytes);
+        }
+    }
+
+    /// Puts what is to be attached where the request finds it.
+    async fn attach(&self, id: &str, request: Request, attached: Option<Attachment>) -> Option<Request> {
+        let Some(attached) = attached else { return Some(request) };
+        let (name, bytes) = (attached.name(), attached.bytes());
+        let put = self.insist(id, || self.desk.attach(&name, &bytes)).await?.attachment_id;
+        self.book.open().attached(self.name, id, &put);
+        Some(request.attaching(put))
     }
 
     /// Sends until it is answered; sometimes once more, at once or much later, as one does who was not sure of the answer.
-    async fn send(&self, id: &str, to: &str, request: Request, last: bool) {
+    async fn send(&self, id: &str, to: &str, request: Request, (attached, last): (Option<Attachment>, bool)) {
+        let Some(request) = self.attach(id, request, attached).await else { return };
         let first = self.insist(id, || self.call(request.clone())).await;
         let Some(first) = first else { return };
-        let sent = Sent { from: self.name, to: to.to_owned(), case_id: first.case_id.clone(), last };
+        let sent = Sent { from: self.name, to: to.to_owned(), case_id: first.case_id.clone(), last, attached };
         self.book.open().answered(id, sent.clone(), &first, None);
         if self.dice.chance(30) {
             let (office, id, wait) = (self.clone(), id.to_owned(), self.dice.within(0..20_000));

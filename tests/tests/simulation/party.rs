@@ -138,7 +138,7 @@ impl Party {
 
     fn disk(&self) -> Arc<dyn Disk> {
         match self.without {
-            Without::Sync => Arc::new(Lying(self.disk.clone())),
+            Without::Sync | Without::Parts => Arc::new(Lying(self.disk.clone(), self.without)),
             Without::Nothing | Without::Dedupe => Arc::new(self.disk.clone()),
         }
     }

@@ -9,6 +9,8 @@ use std::{
 
 use tramite_proto::pb::backoffice::v1::{InboxItem, SendResponse, inbox_item::Kind};
 
+use super::attachment::Attachment;
+
 /// A message that an adapter took, by its answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
@@ -17,6 +19,7 @@ pub(crate) struct Sent {
     pub(crate) case_id: String,
     /// It ends the case.
     pub(crate) last: bool,
+    pub(crate) attached: Option<Attachment>,
 }
 
 /// See the module.
@@ -32,6 +35,10 @@ pub(crate) struct Record {
     /// By office and message id: what was told of it, by item.
     told: BTreeMap<(&'static str, String), BTreeMap<String, String>>,
     acknowledged: BTreeSet<(&'static str, String)>,
+    /// Attachments that an adapter has taken, by their ids there.
+    pub(crate) attachments: BTreeSet<String>,
+    /// By office, message id, and name: attachments that were read and were what was sent.
+    pub(crate) read: BTreeSet<(&'static str, String, String)>,
     /// Case, and whether its last message was sent.
     pub(crate) cases: BTreeMap<String, bool>,
     /// How many cases are still to be opened.
@@ -117,6 +124,21 @@ impl Record {
         }
     }
 
+    /// An adapter has taken an attachment.
+    pub(crate) fn attached(&mut self, office: &'static str, request: &str, attachment: &str) {
+        self.note(format_args!("{office} attaches {attachment} to {request}"));
+        self.attachments.insert(attachment.to_owned());
+    }
+
+    /// An attachment was read.
+    pub(crate) fn read(&mut self, office: &'static str, message_id: &str, name: &str, bytes: &[u8]) {
+        self.note(format_args!("{office} reads {name} of {message_id}, {} bytes", bytes.len()));
+        if Attachment::named(name).is_none_or(|sent| sent.bytes() != bytes) {
+            self.breaks(format!("{office} was given other bytes in place of {name} of {message_id}"));
+        }
+        self.read.insert((office, message_id.to_owned(), name.to_owned()));
+    }
+
     pub(crate) fn acknowledged(&mut self, office: &'static str, item_id: &str) {
         self.note(format_args!("{office} has acknowledged {item_id}"));
         self.acknowledged.insert((office, item_id.to_owned()));
@@ -135,6 +157,10 @@ impl Record {
             let recipient = super::stage::INSTITUTIONS.into_iter().find(|name| *name == sent.to).unwrap_or_default();
             if !done(self.came.get(&(recipient, id.clone())).and_then(BTreeSet::first), recipient) {
                 missing.push(format!("{id} of {} has not arrived at {}", sent.from, sent.to));
+            }
+            let read = |sent: Attachment| self.read.contains(&(recipient, id.clone(), sent.name()));
+            if !sent.attached.is_none_or(read) {
+                missing.push(format!("what is attached to {id} was not read at {}", sent.to));
             }
             let told = self.told.get(&(sent.from, id.clone())).and_then(|told| told.keys().next());
             if !done(told, sent.from) {

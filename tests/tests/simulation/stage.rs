@@ -27,10 +27,15 @@ pub(crate) const INSTITUTIONS: [&str; 3] = ["caritas", "comune", "inps"];
 /// Certificates and configurations in a folder of their own.
 pub(crate) struct Stage {
     folder: PathBuf,
-    /// What a simulation leaves in real folders: the adapters' key for attachments on their way, of which there are none.
+    /// What a simulation leaves in real folders: attachments whose message is not sent yet, and the keys to them.
     data: TempDir,
     /// Who made the folder keeps it as long as it is used.
     _made: Option<TempDir>,
+}
+
+/// A folder in memory where there is one: no thread ever waits for a device.
+fn in_memory() -> Result<TempDir> {
+    Ok(TempDir::new_in("/dev/shm").or_else(|_| TempDir::new())?)
 }
 
 fn domain() -> Result<TrustDomain> {
@@ -51,16 +56,21 @@ impl Stage {
             let options = BundleOptions { dns: vec![name.to_owned()], ..BundleOptions::default() };
             issue_bundle(&mut authority, role, &name.parse()?, &folder.path().join(name), &options)?;
         }
-        Ok(Self { folder: folder.path().to_owned(), data: TempDir::new()?, _made: Some(folder) })
+        Ok(Self { folder: folder.path().to_owned(), data: in_memory()?, _made: Some(folder) })
     }
 
     /// The certificates of a stage that was made.
     pub(crate) fn at(folder: PathBuf) -> Result<Self> {
-        Ok(Self { folder, data: TempDir::new()?, _made: None })
+        Ok(Self { folder, data: in_memory()?, _made: None })
     }
 
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Where an adapter keeps attachments whose message is not sent yet.
+    pub(crate) fn attachments(&self, name: &str) -> PathBuf {
+        self.data.path().join(name).join("attachments")
     }
 
     fn data(&self, name: &str) -> String {

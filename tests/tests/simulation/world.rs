@@ -9,10 +9,12 @@ use tramite_tests::desk::Desk;
 use turmoil::{Builder, Sim};
 
 use super::{
+    attachment::{self, Attachment},
     dice::{self, Dice},
     guard::Without,
     office::{Office, Opening, Plan},
     party::Party,
+    play::attaches,
     record::Book,
     stage::{GATEWAY, INSTITUTIONS, Stage, T0_MS},
     storm::{Act, CALM_MS, storm},
@@ -25,6 +27,8 @@ const END: Duration = Duration::from_secs(180);
 /// What comes twice may come a little later.
 const AFTER: Duration = Duration::from_secs(3);
 const CASES: u64 = 6;
+/// Referrals that carry an attachment.
+const ATTACHED_PERCENT: u64 = 40;
 
 pub(crate) const OFFICES: [&str; 3] = ["caritas-office", "comune-office", "inps-office"];
 
@@ -43,6 +47,8 @@ pub(crate) struct Outcome {
     /// Messages and notices that came again as if they were new.
     pub(crate) twice: usize,
     pub(crate) messages: usize,
+    /// Attachments that were read and were what was sent.
+    pub(crate) attachments: usize,
     pub(crate) crashes: usize,
     pub(crate) cuts: usize,
     /// Clocks that were wrong for a while.
@@ -108,7 +114,7 @@ impl Simulation {
             });
         }
         self.open_offices(&mut sim, stage);
-        let ended = self.play(&mut sim);
+        let ended = self.play(&mut sim, stage);
         drop(sim);
         let mut record = self.book.open();
         if let Err(error) = ended {
@@ -124,6 +130,7 @@ impl Simulation {
             refused: self.parties.iter().filter(|party| party.has_refused()).count(),
             twice: record.twice,
             messages: record.sent.len(),
+            attachments: record.read.len(),
             crashes: self.crashes,
             cuts: self.cuts,
             steps: self.steps,
@@ -132,20 +139,21 @@ impl Simulation {
     }
 
     fn open_offices(&self, sim: &mut Sim<'_>, stage: &Arc<Stage>) {
-        let mut plans = plans(&self.dice.split());
+        let mut plans = plans(&self.dice.split(), attaches(self.seed));
         self.book.open().to_open = plans.iter().map(|(_, plans)| plans.len()).sum();
+        let attaches = attaches(self.seed);
         for (name, host) in INSTITUTIONS.into_iter().zip(OFFICES) {
             let (stage, book, dice) = (Arc::clone(stage), self.book.clone(), self.dice.split());
             let mine = plans.iter_mut().find(|(opener, _)| *opener == name).map(|(_, mine)| std::mem::take(mine));
             sim.client(host, async move {
                 let line = stage.line(name, Arc::new(ManualClock::new(T0_MS)))?;
-                let office = Office { name, desk: Desk::over(line), book, dice };
+                let office = Office { name, desk: Desk::over(line), book, dice, attaches };
                 Ok(office.run(mine.unwrap_or_default()).await?)
             });
         }
     }
 
-    fn play(&mut self, sim: &mut Sim<'_>) -> Result<()> {
+    fn play(&mut self, sim: &mut Sim<'_>, stage: &Stage) -> Result<()> {
         let mut settled = None;
         loop {
             let now = sim.elapsed();
@@ -154,7 +162,7 @@ impl Simulation {
                 party.set_clock(T0_MS + i64::try_from(now.as_millis())?);
             }
             while let Some((_, act)) = self.acts.pop_if(|(at, _)| *at <= now) {
-                self.act(sim, act);
+                self.act(sim, stage, act);
             }
             sim.step().map_err(|error| anyhow!("{error}"))?;
             // What came and was settled may come again while the storm lasts.
@@ -174,7 +182,7 @@ impl Simulation {
         }
     }
 
-    fn act(&mut self, sim: &mut Sim<'_>, act: Act) {
+    fn act(&mut self, sim: &mut Sim<'_>, stage: &Stage, act: Act) {
         self.book.open().note(format_args!("! {act:?}"));
         let party = |name| self.parties.iter().find(|party| party.name == name).expect("a party of this name");
         match act {
@@ -186,6 +194,7 @@ impl Simulation {
                 party(name).fail_syncs(1);
                 sim.crash(name);
                 party(name).lose_power(seed);
+                self.lose_attachments(stage, name, seed);
                 self.crashes += 1;
             }
             Act::Restart(name) => sim.bounce(name),
@@ -206,16 +215,29 @@ impl Simulation {
             Act::Slow((a, b), ms) => sim.set_link_max_message_latency(a, b, Duration::from_millis(ms)),
         }
     }
+
+    /// The folder for attachments is a real one: what the cut did to it is done here.
+    fn lose_attachments(&self, stage: &Stage, name: &str, seed: u64) {
+        let folder = stage.attachments(name);
+        if folder.exists()
+            && let Err(error) = attachment::lose_power(&folder, &self.book.open().attachments, seed)
+        {
+            self.book.open().breaks(format!("{}: {error}", folder.display()));
+        }
+    }
 }
 
-fn plans(dice: &Dice) -> Vec<(&'static str, Vec<Plan>)> {
+fn plans(dice: &Dice, attach: bool) -> Vec<(&'static str, Vec<Plan>)> {
     let mut plans: Vec<_> = INSTITUTIONS.into_iter().map(|name| (name, Vec::new())).collect();
     for _ in 0..CASES {
         let opener = dice.pick(&INSTITUTIONS);
         let others: Vec<_> = INSTITUTIONS.into_iter().filter(|name| *name != opener).collect();
         let at = Duration::from_millis(dice.within(0..20_000));
         let kind = dice.pick(&[Opening::Taken, Opening::Taken, Opening::Declined, Opening::Documents]);
-        let plan = Plan { at, to: dice.pick(&others), kind };
+        let to = dice.pick(&others);
+        let attached =
+            (attach && kind != Opening::Documents && dice.chance(ATTACHED_PERCENT)).then(|| Attachment::thrown(dice));
+        let plan = Plan { at, to, kind, attached };
         if let Some((_, mine)) = plans.iter_mut().find(|(name, _)| *name == opener) {
             mine.push(plan);
         }
