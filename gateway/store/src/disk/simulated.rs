@@ -32,6 +32,8 @@ pub struct Faults {
     pub punches: AtomicU64,
     /// From this `sync_data` call on (counted from 1), each fails.
     pub sync_fails_from: AtomicU64,
+    /// `sync_data` says that it did what it did not, while this is not 0.
+    pub sync_lies: AtomicU64,
     /// From this `write_at` call on (counted from 1), each writes half and fails. Half of its sectors: what stands in one is written
     /// wholly or not at all.
     pub write_fails_from: AtomicU64,
@@ -418,6 +420,9 @@ impl DiskFile for SimulatedFile {
         self.faults.changes()?;
         if Faults::strikes(&self.faults.syncs, &self.faults.sync_fails_from) {
             return Err(io::Error::other("simulated sync error"));
+        }
+        if self.faults.sync_lies.load(Ordering::SeqCst) != 0 {
+            return Ok(());
         }
         let mut contents = locked(&self.contents);
         for sector in std::mem::take(&mut contents.dirty) {

@@ -19,20 +19,28 @@ use crate::error::MapError;
 #[derive(Debug, Clone, Default)]
 pub struct MemoryMaps {
     maps: Arc<Mutex<BTreeMap<PathBuf, Arc<MemoryMap>>>>,
-    spoiled: Spoiled,
+    faults: Faults,
 }
 
-/// The letter of the rows that cannot be read; 0: all can.
 #[derive(Debug, Clone, Default)]
-struct Spoiled(Arc<AtomicU8>);
+struct Faults {
+    /// The letter of the rows that cannot be read; 0: all can.
+    spoiled: Arc<AtomicU8>,
+    /// The letter of the rows that are not found; 0: all are.
+    hidden: Arc<AtomicU8>,
+}
 
-impl Spoiled {
+impl Faults {
     fn check(&self, key: &[u8]) -> Result<(), MapError> {
-        match self.0.load(Ordering::SeqCst) {
+        match self.spoiled.load(Ordering::SeqCst) {
             0 => Ok(()),
             letter if key.first().is_some_and(|first| *first != letter) => Ok(()),
             _ => Err(MapError("simulated read error".into())),
         }
+    }
+
+    fn shows(&self, key: &[u8]) -> bool {
+        key.first().is_none_or(|first| *first != self.hidden.load(Ordering::SeqCst))
     }
 }
 
@@ -46,7 +54,7 @@ pub(crate) struct MemoryMap {
     rows: RwLock<Rows>,
     /// It takes no further rows beyond so many.
     rows_max: usize,
-    spoiled: Spoiled,
+    faults: Faults,
 }
 
 impl Default for MemoryMap {
@@ -58,7 +66,7 @@ impl Default for MemoryMap {
 impl MemoryMap {
     /// An empty map for up to so many rows.
     pub(crate) fn bounded(rows_max: usize) -> Self {
-        Self { rows: RwLock::default(), rows_max, spoiled: Spoiled::default() }
+        Self { rows: RwLock::default(), rows_max, faults: Faults::default() }
     }
 }
 
@@ -82,12 +90,17 @@ impl MemoryMaps {
 
     /// From here on reading rows of that kind (its letter: see the store's `rows`) fails, and so does making the map anew.
     pub fn spoil(&self, letter: u8) {
-        self.spoiled.0.store(letter, Ordering::SeqCst);
+        self.faults.spoiled.store(letter, Ordering::SeqCst);
+    }
+
+    /// From here on rows of that kind are not found by whoever looks for them, as if they were not there.
+    pub fn hide(&self, letter: u8) {
+        self.faults.hidden.store(letter, Ordering::SeqCst);
     }
 
     /// Every row can be read again.
     pub fn mend(&self) {
-        self.spoiled.0.store(0, Ordering::SeqCst);
+        self.faults.spoiled.store(0, Ordering::SeqCst);
     }
 
     fn locked(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Arc<MemoryMap>>> {
@@ -105,12 +118,12 @@ fn set(rows: &mut BTreeMap<Key, Bytes>, key: Key, value: Option<Bytes>) -> Optio
 
 impl Maps for MemoryMaps {
     fn open(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, MapError> {
-        let make = || Arc::new(MemoryMap { spoiled: self.spoiled.clone(), ..MemoryMap::default() });
+        let make = || Arc::new(MemoryMap { faults: self.faults.clone(), ..MemoryMap::default() });
         Ok(Arc::<MemoryMap>::clone(self.locked().entry(folder.to_owned()).or_insert_with(make)))
     }
 
     fn wipe(&self, folder: &Path) -> Result<(), MapError> {
-        self.spoiled.check(&[])?;
+        self.faults.check(&[])?;
         self.locked().remove(folder);
         Ok(())
     }
@@ -118,18 +131,26 @@ impl Maps for MemoryMaps {
 
 impl OrderedMap for MemoryMap {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MapError> {
-        self.spoiled.check(key)?;
-        Ok(self.rows.read().unwrap_or_else(PoisonError::into_inner).0.get(key).cloned())
+        self.faults.check(key)?;
+        Ok(self
+            .rows
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .get(key)
+            .filter(|_| self.faults.shows(key))
+            .cloned())
     }
 
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, MapError> {
         if from >= to {
             return Ok(Vec::new());
         }
-        self.spoiled.check(from)?;
+        self.faults.check(from)?;
         let locked = self.rows.read().unwrap_or_else(PoisonError::into_inner);
         let range = locked.0.range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(to)));
-        Ok(range.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
+        let shown = range.filter(|(key, _)| self.faults.shows(key));
+        Ok(shown.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
     fn apply(&self, changes: &mut dyn Iterator<Item = RowChange>) -> Result<(), MapError> {

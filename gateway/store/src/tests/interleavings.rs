@@ -26,7 +26,6 @@ const TURNS_MAX: u32 = 80;
 #[derive(Debug, Clone)]
 struct Turns {
     disk: SimulatedDisk,
-    lies: bool,
     gone: Arc<AtomicBool>,
 }
 
@@ -93,7 +92,7 @@ impl DiskFile for TurnsFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.disk.turn()?;
-        if self.disk.lies { Ok(()) } else { self.file.sync_data() }
+        self.file.sync_data()
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {
@@ -111,8 +110,8 @@ impl DiskFile for TurnsFile {
     }
 }
 
-/// What callers were answered: number, sequence, and whether it was new.
-type Answered = Arc<Mutex<Vec<(u64, u64, bool)>>>;
+/// What callers were answered: number and sequence.
+type Answered = Arc<Mutex<Vec<(u64, u64)>>>;
 
 fn try_orders(scenario: impl Fn() + Send + Sync + 'static) {
     let mut config = shuttle::Config::new();
@@ -130,8 +129,7 @@ fn callers(store: &Store, answered: &Answered) -> Vec<thread::JoinHandle<()>> {
             for (id, change) in [1, 10 + number].into_iter().zip(changes) {
                 let answer = block_on(store.commit_one(change));
                 if let Ok(done) = answer {
-                    let new = matches!(done, Done::Accepted { .. });
-                    answered.lock().unwrap().push((id, sequence(&done), new));
+                    answered.lock().unwrap().push((id, sequence(&done)));
                 }
             }
         })
@@ -158,7 +156,8 @@ fn cut_while_callers_work(lies: bool) {
     let lab = Lab::new();
     // On the disk before anybody comes: a new store's first steps are another promise.
     lab.open().stop();
-    let disk = Turns { disk: lab.disk.clone(), lies, gone: Arc::default() };
+    lab.disk.faults().sync_lies.store(lies.into(), Ordering::SeqCst);
+    let disk = Turns { disk: lab.disk.clone(), gone: Arc::default() };
     let seams = Seams { disk: Arc::new(disk.clone()), ..lab.seams() };
     let (store, writer, _) = lab.options.clone().open(seams).unwrap();
     let answered = Answered::default();
@@ -181,7 +180,7 @@ fn cut_while_callers_work(lies: bool) {
     let answered = cutting.join().unwrap();
     writing.join().unwrap();
     let running = lab.open();
-    for (number, sequence, _) in answered {
+    for (number, sequence) in answered {
         let row = running.store.message(&id(number)).unwrap();
         assert_eq!(row.map(|row| row.sequence), Some(sequence), "{number} was acknowledged and is lost");
     }
@@ -198,31 +197,88 @@ fn with_the_sync_taken_out_some_order_loses_what_was_answered() {
     assert!(tried.is_err(), "no order of {ORDERS} lost anything on a disk that does not sync");
 }
 
+/// What callers were answered, those of one kind together.
+type Told = Arc<Mutex<Vec<Vec<Result<Done, Rejected>>>>>;
+
+/// Each caller asks for the same message, for one of the same id with a content of its own, and for one of its own with the same
+/// request id.
+fn the_same(caller: u64) -> [Change; 3] {
+    let own = bytes(&format!("content of {caller}"));
+    let digest = Bytes::copy_from_slice(Digest::of(&own).as_bytes());
+    let request = |fact: &mut Accepted| {
+        (fact.request_id, fact.request_digest) = ("pratica-17.json".into(), Bytes::from_static(&[7; 32]));
+    };
+    [
+        message(1, "inps").change(),
+        message(2, "inps").with(|fact| fact.digest = digest).content(own).change(),
+        message(10 + caller, "inps").with(request).change(),
+    ]
+}
+
+/// Callers who ask for the same, while rows of a kind are not found in the map (0: all are). Returns whether some shared a group.
+fn ask_for_the_same(hidden: u8) -> bool {
+    let lab = Lab::new();
+    lab.maps.hide(hidden);
+    let disk = Turns { disk: lab.disk.clone(), gone: Arc::default() };
+    let seams = Seams { disk: Arc::new(disk), ..lab.seams() };
+    let (store, writer, _) = lab.options.clone().open(seams).unwrap();
+    let told: Told = Arc::new(Mutex::new(vec![Vec::new(); 3]));
+    let caller = |number: u64| {
+        let (store, told) = (store.clone(), Arc::clone(&told));
+        thread::spawn(move || {
+            // Each begins with another, so that a group may have several.
+            let mut asked: Vec<_> = the_same(number).into_iter().enumerate().collect();
+            asked.rotate_left(usize::try_from(number).unwrap());
+            for (kind, change) in asked {
+                let answer = block_on(store.commit_one(change));
+                told.lock().unwrap()[kind].push(answer);
+            }
+        })
+    };
+    let calling: Vec<_> = (0..CALLERS).map(caller).collect();
+    let writing = thread::spawn(move || write(writer));
+    for caller in calling {
+        caller.join().unwrap();
+    }
+    for (kind, answers) in told.lock().unwrap().iter().enumerate() {
+        assert_eq!(answers.len() as u64, CALLERS, "everybody was answered");
+        let new = |answer: &&Result<Done, Rejected>| matches!(answer, Ok(Done::Accepted { .. }));
+        let first: Vec<u64> = answers.iter().filter(new).map(|answer| sequence(answer.as_ref().unwrap())).collect();
+        assert_eq!(first.len(), 1, "one was the first: {answers:?}");
+        for answer in answers.iter().filter(|answer| !new(answer)) {
+            match answer {
+                Ok(Done::Repeated { sequence, .. }) => assert_eq!((kind != 1, *sequence), (true, first[0])),
+                Err(Rejected::IdReused { sequence }) => assert_eq!((kind, *sequence), (1, first[0])),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(store.sequence(), 3, "one fact for each");
+    let shared = store.health().groups < 3;
+    drop(store);
+    writing.join().unwrap();
+    shared
+}
+
 #[test]
-fn in_every_order_callers_with_the_same_id_make_one_fact_and_get_the_same_answer() {
+fn in_every_order_callers_who_ask_for_the_same_make_one_fact_and_get_the_same_answer() {
     static SHARED: AtomicU32 = AtomicU32::new(0);
     try_orders(|| {
-        let lab = Lab::new();
-        let disk = Turns { disk: lab.disk.clone(), lies: false, gone: Arc::default() };
-        let seams = Seams { disk: Arc::new(disk), ..lab.seams() };
-        let (store, writer, _) = lab.options.clone().open(seams).unwrap();
-        let answered = Answered::default();
-        let calling = callers(&store, &answered);
-        let writing = thread::spawn(move || write(writer));
-        for caller in calling {
-            caller.join().unwrap();
-        }
-        let answers = answered.lock().unwrap().clone();
-        let shared: Vec<_> = answers.iter().filter(|(number, ..)| *number == 1).collect();
-        assert_eq!(shared.len() as u64, CALLERS, "everybody was answered");
-        assert_eq!(shared.iter().filter(|(.., new)| *new).count(), 1, "one was the first: {shared:?}");
-        assert!(shared.iter().all(|(_, sequence, _)| *sequence == shared[0].1), "{shared:?}");
-        assert_eq!(store.sequence(), CALLERS + 1, "one fact for each id");
-        if store.health().groups < CALLERS + 1 {
-            SHARED.fetch_add(1, Ordering::Relaxed);
-        }
-        drop(store);
-        writing.join().unwrap();
+        SHARED.fetch_add(ask_for_the_same(0).into(), Ordering::Relaxed);
     });
     assert!(SHARED.load(Ordering::Relaxed) > 0, "in some order callers shared a group");
+}
+
+#[test]
+fn with_the_rows_of_ids_or_requests_not_found_some_order_makes_two() {
+    for hidden in [b'i', b'r'] {
+        let tried = std::panic::catch_unwind(|| {
+            try_orders(move || {
+                ask_for_the_same(hidden);
+            })
+        });
+        let said = tried.expect_err("no order made two");
+        let said = said.downcast_ref::<String>().cloned().unwrap_or_default();
+        assert!(said.contains("one was the first"), "{said}");
+    }
 }
