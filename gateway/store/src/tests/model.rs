@@ -1,9 +1,15 @@
 //! The store against a plain model: any mix of changes, days, restarts, kills and power cuts, with retention and packing in between.
 //!
-//! The model is a list of messages and nothing else; what the store answers and hands out must be what the list says. What is final
-//! and past its time may be forgotten, and past its retention be gone; nothing else may.
+//! The model is a list of messages and nothing else; what the store answers and hands out, content and all, must be what the list says.
+//! What is final and past its time may be forgotten, and past its retention be gone; nothing else may. A store with a guard taken out
+//! must be found to do otherwise.
 
-use proptest::prelude::*;
+use std::sync::LazyLock;
+
+use proptest::{
+    prelude::*,
+    test_runner::{RngAlgorithm, TestRng, TestRunner},
+};
 
 use super::*;
 use crate::MessageState;
@@ -11,6 +17,8 @@ use crate::MessageState;
 const QUEUES: [&str; 2] = ["inps", "comune"];
 const REMEMBERED_MS: i64 = 2 * DAY_MS;
 const RETENTION_MS: i64 = 3 * DAY_MS;
+/// Of messages.
+const NUMBERS: u64 = 40;
 /// Of which some seven fill a segment.
 const LARGE: usize = 150_000;
 
@@ -65,7 +73,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => Just(Outcome::Expired),
     ];
     prop_oneof![
-        10 => (1..40_u64, 0..2_usize, 0..4_u8, prop::bool::weighted(0.1))
+        10 => (1..NUMBERS, 0..2_usize, 0..4_u8, prop::bool::weighted(0.1))
             .prop_map(|(number, queue, order, other)| Action::Accept { number, queue, order, other }),
         8 => (0..40_usize, outcome).prop_map(|(which, outcome)| Action::Settle { which, outcome }),
         4 => (0..40_usize, 0..100_i64).prop_map(|(which, delay_ms)| Action::Fail { which, delay_ms }),
@@ -105,7 +113,8 @@ impl Model {
         matches!(message.state, MessageState::Final(_))
     }
 
-    fn leasable(&self, queue: usize, now_ms: i64) -> Vec<u64> {
+    /// Sequence, attempt, content.
+    fn leasable(&self, queue: usize, now_ms: i64) -> Vec<(u64, u32, Bytes)> {
         let is_first = |message: &Plain| {
             message.order == 0
                 || !self.messages.iter().any(|other| {
@@ -116,7 +125,8 @@ impl Model {
         };
         let waits =
             |m: &&Plain| m.queue == queue && m.state == MessageState::Waiting && m.due_ms <= now_ms && is_first(m);
-        let mut leasable: Vec<u64> = self.messages.iter().filter(waits).map(|message| message.sequence).collect();
+        let handed_out = |message: &Plain| (message.sequence, message.attempts + 1, content_of(message.number));
+        let mut leasable: Vec<_> = self.messages.iter().filter(waits).map(handed_out).collect();
         leasable.sort_unstable();
         leasable
     }
@@ -127,11 +137,23 @@ impl Model {
     }
 }
 
+/// Of each number, made once.
+fn content_of(number: u64) -> Bytes {
+    static CONTENTS: LazyLock<Vec<Bytes>> = LazyLock::new(|| {
+        let content = |number: u64| match number % 3 {
+            0 => growth::noise(number, LARGE),
+            _ => message(number, "").content,
+        };
+        (0..NUMBERS).map(content).collect()
+    });
+    CONTENTS[usize::try_from(number).unwrap()].clone()
+}
+
 fn accept(number: u64, queue: usize, order: u8, other: bool, now_ms: i64) -> Change {
     let mut message = message(number, QUEUES[queue]);
     message.fact.remember_ms = now_ms + REMEMBERED_MS;
     if number.is_multiple_of(3) {
-        message = message.content(growth::noise(number, LARGE));
+        message = message.content(content_of(number));
         message.fact.digest = Bytes::copy_from_slice(Digest::of(&message.content).as_bytes());
     }
     // A case of its own, which is over at once; the others have none.
@@ -173,9 +195,17 @@ fn check_past(running: &Running, model: &mut Model, now_ms: i64) -> Result<(), T
 fn check(running: &Running, model: &mut Model, now_ms: i64) -> Result<(), TestCaseError> {
     check_past(running, model, now_ms)?;
     for (i, queue) in QUEUES.iter().enumerate() {
-        let mut leasable = running.leasable(queue);
+        let leased = running.store.lease(queue, 100, usize::MAX).unwrap();
+        let mut leasable: Vec<_> = leased.into_iter().map(|it| (it.sequence, it.attempt, it.content)).collect();
+        running.store.release_all(queue);
         leasable.sort_unstable();
-        prop_assert_eq!(leasable, model.leasable(i, now_ms));
+        let (expected, short) = (model.leasable(i, now_ms), |handed_out: &[(u64, u32, Bytes)]| {
+            handed_out
+                .iter()
+                .map(|(sequence, attempt, content)| (*sequence, *attempt, content.len()))
+                .collect::<Vec<_>>()
+        });
+        prop_assert!(leasable == expected, "{:?} are handed out, not {:?}", short(&leasable), short(&expected));
         let stats = running.store.queue(queue).unwrap();
         let mine = || model.messages.iter().filter(|m| m.queue == i);
         prop_assert_eq!(stats.waiting, mine().filter(|m| m.state == MessageState::Waiting).count() as u64);
@@ -254,73 +284,128 @@ fn play(running: &mut Running, model: &mut Model, action: &Action, now_ms: i64) 
     Ok(())
 }
 
+type Fault = fn(&Lab);
+
+/// One without a guard may not even open; what is looked for is what it loses without a word.
+fn opened(lab: &Lab, fault: Option<Fault>) -> Result<Running, TestCaseError> {
+    lab.try_open().map_err(|error| match fault {
+        Some(_) => TestCaseError::reject(error.to_string()),
+        None => TestCaseError::fail(error.to_string()),
+    })
+}
+
+/// A life of a store, with a fault or without: then its rows are compared, too, wherever it is opened.
+fn live(actions: &[Action], fault: Option<Fault>) -> Result<(), TestCaseError> {
+    let mut lab = Lab::new();
+    lab.options.retention_ms = Some(RETENTION_MS);
+    lab.options.recent_bytes = 100_000;
+    let (mut running, mut model) = (Some(lab.open()), Model::default());
+    if let Some(fault) = fault {
+        fault(&lab);
+    }
+    let same_rows = |running: &Option<Running>, rows: &[Pair], what: &str| {
+        if fault.is_none() {
+            retention::same_rows(running.as_ref().unwrap(), rows, what);
+        }
+    };
+    let mut now_ms = T0;
+    for action in actions {
+        match *action {
+            Action::Pass { ms } => now_ms = lab.clock.advance(ms),
+            Action::Days { halves } => {
+                for _ in 0..halves {
+                    now_ms = lab.clock.advance(DAY_MS / 2);
+                    running.as_mut().unwrap().done(seen(now_ms));
+                }
+            }
+            Action::Apply => running.as_mut().unwrap().writer.apply(),
+            Action::Compact { killed_after: None, .. } => running.as_mut().unwrap().writer.compact(),
+            Action::Compact { killed_after: Some(changes), cut } => {
+                let writer = &mut running.as_mut().unwrap().writer;
+                writer.compact();
+                writer.apply();
+                lab.disk.faults().stop_after(changes);
+                writer.compact();
+                lab.disk.faults().stop_after(0);
+                let before = running.take().unwrap();
+                let (rows, failed) = (before.rows(), before.store.health().failed);
+                drop(before);
+                if cut {
+                    lab.disk.cut_power(changes);
+                }
+                running = Some(opened(&lab, fault)?);
+                if !failed {
+                    same_rows(&running, &rows, "after a kill");
+                }
+            }
+            Action::Restart => {
+                running.take().unwrap().stop();
+                running = Some(opened(&lab, fault)?);
+                prop_assert_eq!(&running.as_ref().unwrap().recovery.rebuilt, &None);
+            }
+            Action::Kill { behind } | Action::CutPower { behind, .. } => {
+                let rows = running.as_ref().unwrap().rows();
+                if let Action::CutPower { seed, .. } = *action {
+                    lab.disk.cut_power(seed);
+                }
+                drop(running.take());
+                if behind {
+                    lab.maps.lose_last();
+                }
+                running = Some(opened(&lab, fault)?);
+                same_rows(&running, &rows, "completed");
+                drop(running.take());
+                retention::lose_rows(&lab);
+                running = Some(opened(&lab, fault)?);
+                same_rows(&running, &rows, "rebuilt");
+            }
+            Action::Accept { number, other: true, .. } if !model.messages.iter().any(|m| m.number == number) => {}
+            _ => play(running.as_mut().unwrap(), &mut model, action, now_ms)?,
+        }
+        check(running.as_ref().unwrap(), &mut model, now_ms)?;
+    }
+    running.take().unwrap().stop();
+    let found = crate::verify_with(&(Arc::new(lab.disk.clone()) as _), &lab.maps, Path::new("store")).unwrap();
+    prop_assert_eq!(found.problems, Vec::new());
+    Ok(())
+}
+
+fn actions() -> impl Strategy<Value = Vec<Action>> {
+    proptest::collection::vec(action(), 1..120)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
     #[test]
-    fn the_store_does_what_a_plain_list_does(actions in proptest::collection::vec(action(), 1..120)) {
-        let mut lab = Lab::new();
-        lab.options.retention_ms = Some(RETENTION_MS);
-        lab.options.recent_bytes = 100_000;
-        let (mut running, mut model) = (Some(lab.open()), Model::default());
-        let mut now_ms = T0;
-        for action in &actions {
-            match *action {
-                Action::Pass { ms } => now_ms = lab.clock.advance(ms),
-                Action::Days { halves } => {
-                    for _ in 0..halves {
-                        now_ms = lab.clock.advance(DAY_MS / 2);
-                        running.as_mut().unwrap().done(seen(now_ms));
-                    }
-                }
-                Action::Apply => running.as_mut().unwrap().writer.apply(),
-                Action::Compact { killed_after: None, .. } => running.as_mut().unwrap().writer.compact(),
-                Action::Compact { killed_after: Some(changes), cut } => {
-                    let writer = &mut running.as_mut().unwrap().writer;
-                    writer.compact();
-                    writer.apply();
-                    lab.disk.faults().stop_after(changes);
-                    writer.compact();
-                    lab.disk.faults().stop_after(0);
-                    let before = running.take().unwrap();
-                    let (rows, failed) = (before.rows(), before.store.health().failed);
-                    drop(before);
-                    if cut {
-                        lab.disk.cut_power(changes);
-                    }
-                    running = Some(lab.open());
-                    if !failed {
-                        retention::same_rows(running.as_ref().unwrap(), &rows, "after a kill");
-                    }
-                }
-                Action::Restart => {
-                    running.take().unwrap().stop();
-                    running = Some(lab.open());
-                    prop_assert_eq!(&running.as_ref().unwrap().recovery.rebuilt, &None);
-                }
-                Action::Kill { behind } | Action::CutPower { behind, .. } => {
-                    let rows = running.as_ref().unwrap().rows();
-                    if let Action::CutPower { seed, .. } = *action {
-                        lab.disk.cut_power(seed);
-                    }
-                    drop(running.take());
-                    if behind {
-                        lab.maps.lose_last();
-                    }
-                    running = Some(lab.open());
-                    retention::same_rows(running.as_ref().unwrap(), &rows, "completed");
-                    drop(running.take());
-                    retention::lose_rows(&lab);
-                    running = Some(lab.open());
-                    retention::same_rows(running.as_ref().unwrap(), &rows, "rebuilt");
-                }
-                Action::Accept { number, other: true, .. } if !model.messages.iter().any(|m| m.number == number) => {}
-                _ => play(running.as_mut().unwrap(), &mut model, action, now_ms)?,
-            }
-            check(running.as_ref().unwrap(), &mut model, now_ms)?;
-        }
-        running.take().unwrap().stop();
-        let found = crate::verify_with(&(Arc::new(lab.disk.clone()) as _), &lab.maps, Path::new("store")).unwrap();
-        prop_assert_eq!(found.problems, Vec::new());
+    fn the_store_does_what_a_plain_list_does(actions in actions()) {
+        live(&actions, None)?;
+    }
+}
+
+/// What is found in lives of a store with a fault; the same lives each time.
+fn found(fault: Fault) -> String {
+    let config =
+        ProptestConfig { cases: 96, max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    match runner.run(&actions(), |actions| live(&actions, Some(fault))) {
+        Ok(()) => "nothing".into(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_store_with_a_guard_taken_out_is_found_to_do_otherwise() {
+    let faults: [(Fault, &str); 4] = [
+        (|lab| lab.disk.faults().sync_lies.store(1, Ordering::SeqCst), "a disk that does not sync"),
+        (|lab| lab.maps.hide(b'i'), "ids"),
+        (|lab| lab.maps.hide(b'o'), "orders"),
+        (|lab| lab.maps.hide(b'w'), "what is ready"),
+    ];
+    for (fault, what) in faults {
+        let found = found(fault);
+        // By the list, and not because something fails.
+        let said = ["forgotten before its end", "are handed out, not", "was answered"];
+        assert!(said.iter().any(|said| found.contains(said)), "{what}: {found}");
     }
 }
 
