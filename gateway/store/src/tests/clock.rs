@@ -243,3 +243,53 @@ fn a_hold_by_hand_holds_what_the_store_would_forget_too() {
     confirm(&mut running);
     assert_eq!(running.store.message(&id(1)).unwrap(), None);
 }
+
+/// Accepts messages of one conversation and case: numbers in the order in which they come.
+fn talk(running: &mut Running, numbers: std::ops::RangeInclusive<u64>) {
+    for number in numbers {
+        let with = |fact: &mut Accepted| (fact.case_id, fact.remember_ms) = (id(1), 0);
+        running.done(message(number, "inps").order("talk").with(with).change());
+        running.done(message(100 + number, "comune").with(|fact| fact.remember_ms = 0).change());
+    }
+}
+
+/// Hands over what comes next, until so many are. Returns their numbers.
+fn hand_over(running: &mut Running, count: usize) -> Vec<Bytes> {
+    let mut handed_over = Vec::new();
+    while handed_over.len() < count {
+        let [leased] = &running.store.lease("inps", 10, usize::MAX).unwrap()[..] else {
+            panic!("one of an order at a time")
+        };
+        handed_over.push(accepted_of(&leased.fact).id.clone());
+        running.done(settle(leased.sequence, Outcome::HandedOver));
+    }
+    handed_over
+}
+
+#[test]
+fn sequence_orders_and_never_the_clock() {
+    for (by_ms, stopped) in STEPS.into_iter().flat_map(|by| [(by, false), (by, true)]) {
+        let lab = Lab::new();
+        let mut running = lab.open();
+        talk(&mut running, 1..=3);
+        let mut handed_over = hand_over(&mut running, 1);
+        let mut running = step(&lab, running, by_ms, stopped);
+        talk(&mut running, 4..=6);
+        handed_over.extend(hand_over(&mut running, 3));
+        let mut running = step(&lab, running, -by_ms, stopped);
+        talk(&mut running, 7..=9);
+        let free = running.leasable("comune");
+        assert!(free.is_sorted() && free.len() == 9, "{by_ms} {stopped}: {free:?}");
+        handed_over.extend(hand_over(&mut running, 5));
+        assert_eq!(handed_over, (1..=9).map(id).collect::<Vec<_>>(), "{by_ms} {stopped}");
+
+        let timeline = running.store.timeline(tramite_proto::ids::CaseId::from_bytes(&id(1)).unwrap()).unwrap();
+        let accepted = timeline.iter().filter(|(_, fact)| matches!(fact.kind, Some(Kind::Accepted(_))));
+        let accepted: Vec<_> = accepted.map(|(_, fact)| (accepted_of(fact).id.clone(), fact.at_ms)).collect();
+        assert_eq!(accepted.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), handed_over, "{by_ms} {stopped}");
+        assert!(timeline.is_sorted_by_key(|(sequence, _)| *sequence) && timeline.len() == 18);
+        let dates: Vec<i64> = accepted.iter().map(|(_, at_ms)| at_ms - T0).collect();
+        assert_eq!(dates, [0, 0, 0, by_ms, by_ms, by_ms, 0, 0, 0], "what the clock showed is what is dated");
+        assert_eq!(running.rows(), lab.fork().open().rows(), "{by_ms} {stopped}");
+    }
+}
