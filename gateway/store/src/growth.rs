@@ -81,15 +81,20 @@ pub(crate) fn goes_on(shared: &Shared) -> Result<(), ReadError> {
     if shared.outbox.is_stopping() { Err(ReadError::Failed) } else { Ok(()) }
 }
 
-/// Does all there is to do by now.
+/// Does all there is to do by now. What keeps facts from going does not keep segments from being packed.
 pub(crate) fn pass(shared: &Shared, ask: &mut Ask<'_>) {
     shared.erase_again();
-    let retired = retention::pass(shared, ask);
-    let packed = retired.and_then(|()| {
-        while !shared.has_failed() && shared.journal.compact(&mut |_, _| goes_on(shared).map(|()| true))? {}
-        Ok(())
-    });
-    match packed {
+    judge(shared, retention::pass(shared, ask));
+    judge(shared, pack_all(shared));
+}
+
+fn pack_all(shared: &Shared) -> Result<(), Stopped> {
+    while !shared.has_failed() && shared.journal.compact(&mut |_, _| goes_on(shared).map(|()| true))? {}
+    Ok(())
+}
+
+fn judge(shared: &Shared, done: Result<(), Stopped>) {
+    match done {
         Ok(()) => {}
         Err(Stopped::Poisoned(poisoned)) => shared.fail(poisoned),
         Err(Stopped::Failed(_)) if shared.outbox.is_stopping() => {}

@@ -12,6 +12,9 @@
 //! sweep     the segments are written anew without them, oldest     a crash: the next pass goes on; `a` rows say what is not gone yet
 //!           first, so that nothing is left that speaks of what follows it
 //! ```
+//! What cannot be read stays: a case with such a fact, what stands behind it in its segment, and all that the sweep would reach after
+//! it, as what is swept out of its order might be spoken of by what is left. The others are retired all the same.
+//!
 //! Knows: marks, cases, who speaks of whom. Never knows: bytes. Invariants: a fact goes only if a durable retirement names what it
 //! belongs to, or what it speaks of is gone, or a later record has its name; never because a row is missing.
 
@@ -52,7 +55,7 @@ pub(crate) struct Progress {
     found_before: u64,
     /// The last record of each name before it.
     records: HashMap<String, u64>,
-    /// Everything before this sequence was swept.
+    /// Everything before this sequence was swept, or cannot be.
     swept_before: u64,
     /// What each retirement up to this one named is gone.
     done: u64,
@@ -109,11 +112,23 @@ pub(crate) fn pass(shared: &Shared, ask: &mut Ask<'_>) -> Result<(), Stopped> {
     for (sequence, _) in open {
         gone.names(shared, sequence, written)?;
     }
-    if sweep(shared, before, &gone)? {
-        let mut progress = progress();
-        (progress.swept_before, progress.done) = (before, progress.done.max(gone.last));
+    let swept = sweep(shared, before, &gone)?;
+    let mut progress = progress();
+    match swept {
+        Swept::All => (progress.swept_before, progress.done) = (before, progress.done.max(gone.last)),
+        Swept::Left => progress.swept_before = before,
+        Swept::Later => {}
     }
     Ok(())
+}
+
+/// How far a sweep came.
+enum Swept {
+    All,
+    /// Up to a segment that cannot be read: the next mark is time enough to look again.
+    Left,
+    /// As far as there was room.
+    Later,
 }
 
 fn last_mark(shared: &Shared, marks: &[(u64, u64)]) -> Result<Retired, ReadError> {
@@ -128,9 +143,15 @@ fn last_mark(shared: &Shared, marks: &[(u64, u64)]) -> Result<Retired, ReadError
 fn committed(answer: Result<Done, Rejected>) -> Result<(), ReadError> {
     match answer {
         Ok(_) | Err(Rejected::Full | Rejected::ClockHeld) => Ok(()),
+        Err(Rejected::Unreadable(error)) if is_unread(&error) => Ok(()),
         Err(Rejected::Unreadable(error)) => Err(error),
         Err(_) => Err(ReadError::Failed),
     }
+}
+
+/// Whether it is a fact that cannot be read, and not rows.
+fn is_unread(error: &ReadError) -> bool {
+    matches!(error, ReadError::Damaged(_) | ReadError::Io { .. })
 }
 
 /// The sealed segments in which something is older. The last of them may hold what is younger, too: small ones were packed together,
@@ -170,7 +191,10 @@ fn find(shared: &Shared, before: u64, ask: &mut Ask<'_>) -> Result<HashMap<Strin
         })?;
         let mut cases = Vec::new();
         for case in met {
-            cases.extend(dossier(shared, case, before)?);
+            match dossier(shared, case, before) {
+                Err(error) if is_unread(&error) => tracing::warn!(%error, "a case that may be over stays"),
+                other => cases.extend(other?),
+            }
         }
         for some in cases.chunks(CASES_AT_ONCE) {
             let retirement = Retirement { cases: some.to_vec(), before, ..Retirement::default() };
@@ -316,25 +340,25 @@ fn is_gone(shared: &Shared, dropped: &HashSet<u64>, sequence: u64) -> Result<boo
     }
 }
 
-/// Writes the old segments anew without what goes, oldest first. False: not all of them, for now.
-fn sweep(shared: &Shared, before: u64, gone: &Gone) -> Result<bool, Stopped> {
+/// Writes the old segments anew without what goes, oldest first.
+fn sweep(shared: &Shared, before: u64, gone: &Gone) -> Result<Swept, Stopped> {
     for segment in old_segments(shared, before) {
         goes_on(shared)?;
         let mut dropped = HashSet::new();
-        shared.journal.each_fact(&segment, &mut |sequence, fact| {
+        let read = shared.journal.each_fact(&segment, &mut |sequence, fact| {
             if sequence < before && gone.has(shared, &dropped, sequence, fact)? {
                 dropped.insert(sequence);
             }
             Ok(())
         })?;
-        if dropped.is_empty() {
+        if read && dropped.is_empty() {
             continue;
         }
         let mut stays = |sequence, _: &Fact| goes_on(shared).map(|()| !dropped.contains(&sequence));
-        if !shared.journal.pack(&[segment], &mut stays)? {
-            return Ok(false);
+        if !read || !shared.journal.pack(&[Arc::clone(&segment)], &mut stays)? {
+            return Ok(if segment.is_fit() { Swept::Later } else { Swept::Left });
         }
         tracing::info!(facts = dropped.len(), "facts went at the end of their retention");
     }
-    Ok(true)
+    Ok(Swept::All)
 }

@@ -128,7 +128,8 @@ impl Segment {
         if known { contents.saturating_sub(erased).saturating_add(facts).min(self.size) } else { self.size }
     }
 
-    fn is_fit(&self) -> bool {
+    /// Nothing in it was found that cannot be read.
+    pub(crate) fn is_fit(&self) -> bool {
         !self.weight.unfit.load(Ordering::Relaxed)
     }
 }
@@ -177,14 +178,16 @@ impl Journal {
             if !segment.weight.known.load(Ordering::Relaxed) {
                 self.look(segment)?;
             }
-            if segment.is_bulky() && self.pack(std::slice::from_ref(segment), keeps)? {
+            if segment.is_fit() && segment.is_bulky() && self.pack(std::slice::from_ref(segment), keeps)? {
                 return Ok(true);
             }
         }
         let usual = self.segments().iter().map(|segment| segment.size).max().unwrap_or(0);
-        let is_small = |segment: &Arc<Segment>| segment.packed.is_some() && segment.size <= usual / SMALL_SHARE;
+        let is_small = |segment: &Arc<Segment>| {
+            segment.packed.is_some() && segment.is_fit() && segment.size <= usual / SMALL_SHARE
+        };
         for run in sealed.chunk_by(|one, next| is_small(one) && is_small(next)).filter(|run| run.len() >= SMALL_MIN) {
-            if run.iter().all(|segment| segment.is_fit()) && self.pack(run, keeps)? {
+            if self.pack(run, keeps)? {
                 return Ok(true);
             }
         }
@@ -211,17 +214,21 @@ impl Journal {
         self.or_unfit(&[segment], looked)
     }
 
-    /// What cannot be read stays as it is, and is said once.
+    /// One that cannot be read stays as it is until the next start, and is said once: the others must not wait for it. An error of
+    /// anything else is handed on.
     fn or_unfit(&self, inputs: &[&Segment], done: Result<(), ReadError>) -> Result<(), ReadError> {
         let Err(error) = done else { return Ok(()) };
-        if let ReadError::Damaged(damage) = &error {
-            for segment in inputs.iter().filter(|segment| segment.is_at(&damage.file)) {
-                segment.weight.unfit.store(true, Ordering::Relaxed);
-            }
-            tracing::error!(%error, "a segment is not packed");
-            return Ok(());
+        let file = match &error {
+            ReadError::Damaged(damage) => Some(&damage.file),
+            ReadError::Io { file, .. } => Some(file),
+            _ => None,
+        };
+        let unread = inputs.iter().find(|segment| file.is_some_and(|file| segment.is_at(file)));
+        let Some(segment) = unread else { return Err(error) };
+        if !segment.weight.unfit.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, "a segment is neither packed nor swept");
         }
-        Err(error)
+        Ok(())
     }
 
     /// Goes through the groups of a sealed segment. One whose file ends early, or that does not reach to the next one, is damaged: what
@@ -262,11 +269,13 @@ impl Journal {
         }
     }
 
-    /// Goes through the facts of a sealed segment.
-    pub(crate) fn each_fact(&self, segment: &Segment, each: &mut EachFact<'_>) -> Result<(), ReadError> {
-        self.each_group(segment, &mut |_, group| {
+    /// Goes through the facts of a sealed segment. False: it cannot be read to its end.
+    pub(crate) fn each_fact(&self, segment: &Segment, each: &mut EachFact<'_>) -> Result<bool, ReadError> {
+        let read = self.each_group(segment, &mut |_, group| {
             group.facts.iter().try_for_each(|placed| each(placed.sequence, &placed.fact))
-        })
+        });
+        let whole = read.is_ok();
+        self.or_unfit(&[segment], read).map(|()| whole)
     }
 
     /// Writes sealed neighbours anew as one packed segment, without the facts that do not stay. False: not now, as there is no room or

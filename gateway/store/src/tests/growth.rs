@@ -331,3 +331,24 @@ fn a_packed_segment_that_lost_a_block_or_its_tail_is_left_alone_and_named() {
         assert_eq!((found.file, found.offset), (path, Some(at as u64)), "{damage}");
     }
 }
+
+#[test]
+fn a_segment_that_cannot_be_read_does_not_keep_the_others_from_being_packed() {
+    for spoiled in [true, false] {
+        let lab = Lab::new();
+        drop(settled_but(&lab, &[3, 7]));
+        let mut running = lab.open();
+        let first = lab.path("journal").join(&segments(&lab)[0]);
+        if spoiled {
+            lab.disk.spoil(&first);
+        } else {
+            lab.edit(&first, |bytes| bytes[120] ^= 1);
+        }
+        for _ in 0..2 {
+            running.writer.compact();
+            let there = segments(&lab);
+            let packed: Vec<bool> = there.iter().map(|name| name.ends_with(".pack")).collect();
+            assert_eq!(packed, [false, true, false], "{there:?}");
+        }
+    }
+}

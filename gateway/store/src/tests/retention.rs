@@ -345,3 +345,50 @@ fn marks_and_retirements_go_in_their_turn() {
     let there: Vec<u64> = there(&running).into_iter().filter(retired).collect();
     assert!(there.len() <= marks.len() + 20, "{} facts for {} rows", there.len(), marks.len());
 }
+
+#[test]
+fn a_fact_that_cannot_be_read_keeps_only_its_own_case() {
+    let lab = lab();
+    let mut running = lab.open();
+    a_life(&mut running);
+    running.stop();
+    let mut running = lab.open();
+    // Stands in a later segment than its message.
+    let journal = &running.writer.shared.journal;
+    let message = running.store.message(&id(2)).unwrap().unwrap().sequence;
+    let is_end = |(_, fact): &(u64, Arc<Fact>)| matches!(&fact.kind, Some(Kind::Settled(it)) if it.sequence == message);
+    let end = running.store.facts(0, 1_000).unwrap().into_iter().find(is_end).unwrap().0;
+    let (path, at) = (journal.path_of(end), usize::try_from(journal.group(end).unwrap().offset).unwrap());
+    // So that its group is read anew.
+    drop(running.store.facts(0, 20));
+    lab.edit(&path, |bytes| bytes[at + 50] ^= 1);
+    pass_days(&lab, &mut running, RETENTION_DAYS + 4);
+    let there = |case| case_of(&running, case).is_some();
+    assert_eq!([1, 2, 8, 9].map(there), [false, true, false, false]);
+    running.stop();
+    let found = verified(&lab).problems.remove(0);
+    assert_eq!((found.file, found.offset), (path, Some(at as u64)));
+}
+
+#[test]
+fn what_keeps_facts_from_going_does_not_keep_segments_from_being_packed() {
+    let lab = lab();
+    let mut running = lab.open();
+    a_life(&mut running);
+    pass_days(&lab, &mut running, RETENTION_DAYS + 3);
+    running.stop();
+    let mut running = lab.open();
+    running.writer.compact();
+    let marks = |(key, _): &Pair| (key[0] == b'a').then(|| rows::number_at_end(key));
+    let last = running.rows().iter().filter_map(marks).max().unwrap();
+    for number in 500..520 {
+        let sequence = running.done(message(number, "inps").content(noise(number, LARGE)).change());
+        running.done(settle(sequence, Outcome::HandedOver));
+    }
+    running.writer.apply();
+    let packed = || segments(&lab).iter().filter(|name| name.ends_with(".pack")).count();
+    let before = packed();
+    lab.disk.spoil(&running.writer.shared.journal.path_of(last));
+    running.writer.compact();
+    assert!(packed() > before, "{:?}", segments(&lab));
+}
