@@ -40,6 +40,9 @@ pub(crate) const PACKED_ENDING: &str = "pack";
 const SMALL_SHARE: u64 = 16;
 /// When so many of them stand together.
 const SMALL_MIN: usize = 8;
+/// They become no larger than a segment that is written, and never larger than this: what is packed is written anew as a whole each time
+/// a share of it was erased, in room that must be there besides, and offsets have 32 bits.
+const MERGED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// A packed segment is packed again when this share of it was erased.
 const ERASED_SHARE: u64 = 4;
 /// Room that must be left on the disk beyond what is written: new messages come first.
@@ -182,12 +185,14 @@ impl Journal {
                 return Ok(true);
             }
         }
-        let usual = self.segments().iter().map(|segment| segment.size).max().unwrap_or(0);
-        let is_small = |segment: &Arc<Segment>| {
-            segment.packed.is_some() && segment.is_fit() && segment.size <= usual / SMALL_SHARE
-        };
+        // Of those as they were written: what is packed is no measure.
+        let segments = self.segments();
+        let usual = segments.iter().filter(|segment| segment.packed.is_none()).map(|segment| segment.size).max();
+        let most = usual.unwrap_or(0).min(MERGED_BYTES_MAX);
+        let is_small =
+            |segment: &Arc<Segment>| segment.packed.is_some() && segment.is_fit() && segment.size <= most / SMALL_SHARE;
         for run in sealed.chunk_by(|one, next| is_small(one) && is_small(next)).filter(|run| run.len() >= SMALL_MIN) {
-            if self.pack(run, keeps)? {
+            if self.pack(up_to(run, most), keeps)? {
                 return Ok(true);
             }
         }
@@ -393,6 +398,15 @@ impl Journal {
         // What is read from here on is the new one.
         locked(&self.cache).clear();
     }
+}
+
+/// The first of a run that have no more bytes together.
+fn up_to(run: &[Arc<Segment>], bytes_max: u64) -> &[Arc<Segment>] {
+    let together = run.iter().scan(0_u64, |sum, segment| {
+        *sum = sum.saturating_add(segment.size);
+        Some(*sum)
+    });
+    run.get(..together.take_while(|sum| *sum <= bytes_max).count()).unwrap_or_default()
 }
 
 fn erased_of(inputs: &[Arc<Segment>]) -> u64 {

@@ -352,3 +352,32 @@ fn a_segment_that_cannot_be_read_does_not_keep_the_others_from_being_packed() {
         }
     }
 }
+
+#[test]
+fn neighbours_become_no_larger_than_a_segment() {
+    const SEGMENT: usize = 1024 * 1024;
+    let lab = Lab::new();
+    let mut running = lab.open();
+    // A group that has a segment of its own, of which more is left than a segment usually has.
+    running.commit((1_001..=1_012).map(|n| message(n, "inps").content(noise(n, 300_000)).change()).collect());
+    running.commit((1..=7).map(|sequence| settle(sequence, Outcome::HandedOver)).collect());
+    // Of each other segment a little waits.
+    for number in 1..=40 {
+        let gone = running.done(message(2 * number, "inps").content(noise(2 * number, 900_000)).change());
+        running.done(message(2 * number + 1, "inps").content(noise(2 * number + 1, 60_000)).change());
+        running.done(settle(gone, Outcome::HandedOver));
+    }
+    running.writer.apply();
+    running.writer.compact();
+    let sizes = |ending: &str| -> Vec<usize> {
+        let names = segments(&lab).into_iter().filter(|name| name.ends_with(ending));
+        names.map(|name| lab.disk.bytes(&lab.path("journal").join(name)).unwrap().len()).collect()
+    };
+    let packed = sizes(".pack");
+    assert!(packed.len() <= 8 && packed[0] > SEGMENT, "{packed:?}");
+    assert!(packed[1..].iter().all(|size| *size <= SEGMENT), "{packed:?}");
+    running.writer.compact();
+    assert_eq!(sizes(".pack"), packed, "there is nothing more to do");
+    running.stop();
+    assert_eq!((verified(&lab).problems, verified(&lab).contents), (Vec::new(), 40 + 5));
+}
