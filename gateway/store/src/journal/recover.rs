@@ -7,7 +7,7 @@
 //! What a crash leaves, by the step at which it came:
 //! | step | left behind | repaired by |
 //! |---|---|---|
-//! | making a segment | `.tmp` file | removed |
+//! | making a segment | `.tmp` file, or a spare with a header | removed; a spare is made anew |
 //! | writing a group | part of it, in any order of sectors | cut: zeros again |
 //! | before its sync (process killed) | all of it | kept, synced now; a repeat gets the original answer |
 //! | before the mark | a mark that lags | kept |
@@ -19,7 +19,7 @@ use super::{
     append::{create_mark, create_segment},
     erase::noted,
     find::{MARK_NAME, find, remove_replaced},
-    format::{ALIGNMENT, Covered, GROUP_HEADER_BYTES, GroupHeader, Mark, SEGMENT_HEADER_BYTES},
+    format::{ALIGNMENT, Covered, GROUP_HEADER_BYTES, GroupHeader, Mark, SEGMENT_HEADER_BYTES, SegmentHeader},
     read_content,
     reserve::{Reserve, SPARE_ENDING},
     zeros::{SEARCH_BYTES, first_byte_of, is_zero, last_byte},
@@ -108,7 +108,9 @@ pub(crate) fn check_spares(journal: &Journal) -> Result<Vec<Damage>, OpenError> 
             found.push(Damage { file: path, offset: length, what });
             continue;
         }
-        if let Some(offset) = first_byte_of(file.as_ref(), 0, length).map_err(io_failed("read", &path))? {
+        let begun = is_begun(journal, file.as_ref(), length).map_err(io_failed("read", &path))?;
+        let from = if begun { SEGMENT_HEADER_BYTES as u64 } else { 0 };
+        if let Some(offset) = first_byte_of(file.as_ref(), from, length).map_err(io_failed("read", &path))? {
             found.push(Damage {
                 file: path,
                 offset,
@@ -117,6 +119,15 @@ pub(crate) fn check_spares(journal: &Journal) -> Result<Vec<Damage>, OpenError> 
         }
     }
     Ok(found)
+}
+
+/// Whether a spare has its header already, and not its name yet: a kill leaves one so.
+fn is_begun(journal: &Journal, file: &dyn DiskFile, length: u64) -> io::Result<bool> {
+    let mut bytes = [0; SEGMENT_HEADER_BYTES];
+    file.read_at(&mut bytes, 0)?;
+    Ok(SegmentHeader::decode(&bytes).is_ok_and(|header| {
+        header.store_id == journal.store_id && u64::from(header.size) == length && header.packed.is_none()
+    }))
 }
 
 /// The size of the last segment, which the next ones will have; none: the journal has not begun.

@@ -231,6 +231,36 @@ fn a_spare_that_is_damaged_is_named_and_made_anew_and_never_becomes_a_segment() 
     assert_eq!(lab.open().store.sequence(), 8);
 }
 
+fn has_header(lab: &Lab, path: &Path) -> bool {
+    lab.disk.bytes(path).unwrap().starts_with(b"TRMJ")
+}
+
+#[test]
+fn a_kill_while_a_spare_becomes_a_segment_leaves_no_damage() {
+    let mut begun = 0;
+    for step in 1.. {
+        let lab = Lab::new();
+        let mut running = lab.open();
+        let large = |number| message(number, "inps").content(Bytes::from(vec![1; 600_000])).change();
+        running.done(large(1));
+        lab.disk.faults().stop_after(step);
+        drop(running.one(large(2)));
+        let whole = !lab.disk.faults().is_stopped();
+        lab.disk.faults().stop_after(0);
+        drop(running);
+        let is_begun =
+            |path: &PathBuf| path.extension().is_some_and(|ending| ending == "spare") && has_header(&lab, path);
+        begun += lab.disk.paths().iter().filter(|path| is_begun(path)).count();
+        assert_eq!(verified(&lab).problems, Vec::new(), "at step {step}");
+        lab.open().stop();
+        assert_eq!(verified(&lab).problems, Vec::new(), "at step {step}");
+        if whole {
+            break;
+        }
+    }
+    assert!(begun > 0, "none had a header and no name");
+}
+
 #[test]
 fn a_closed_store_says_so() {
     let lab = Lab::new();
