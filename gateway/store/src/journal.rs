@@ -29,9 +29,11 @@ mod zeros;
 
 pub(crate) use append::{AppendError, JournalWriter};
 pub(crate) use compact::{PACKED_ENDING, Stopped};
+pub(crate) use find::check_mark;
 pub(crate) use format::{Place, content_of};
 pub(crate) use recover::{
-    Inspected, Opened, Reading, check_rest, check_spares, inspect, io_failed, last_size, open, read_failed,
+    Inspected, Opened, Reading, check_rest, check_spares, inspect, inspect_unmarked, io_failed, last_size, open,
+    read_failed,
 };
 pub(crate) use reserve::SPARE_ENDING;
 pub(crate) use segment::{Group, Placed, Segment, segment_path};

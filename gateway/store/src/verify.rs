@@ -124,6 +124,12 @@ impl Verification {
         Finding { file: file.to_owned(), offset, what: what.into(), groups, facts, contents }
     }
 
+    /// Puts what was found into the order of the journal, and the rest behind it; what was found `before` the journal stays before it.
+    fn sort(&mut self, before: usize) {
+        let found = self.problems.get_mut(before..).unwrap_or_default();
+        found.sort_by_key(|finding| (finding.groups, finding.offset));
+    }
+
     fn damaged(&mut self, damage: &Damage) {
         self.note(&damage.file, Some(damage.offset), &damage.what);
     }
@@ -186,11 +192,14 @@ fn check(
     let mut needed = Needed::default();
     let marker = seal::read(disk.as_ref(), &home.outbox())?;
     found.clean = matches!(marker, Marker::Clean(_));
+    // The groups are there whether it says how far they go or not.
+    journal::check_mark(&journal).or_else(|error| found.failed(error))?;
+    let before = found.problems.len();
     let inspected = match read_groups(&journal, &*expected, &mut needed, found, watch) {
         Ok(inspected) => inspected,
         Err(error) => {
             let failed = found.failed(cut_short(disk.as_ref(), &journal, error));
-            found.problems.sort_by_key(|finding| (finding.groups, finding.offset));
+            found.sort(before);
             return failed;
         }
     };
@@ -218,8 +227,7 @@ fn check(
             check_outbox(disk.as_ref(), maps, &kept, &*expected, found);
         }
     }
-    // In the order of the journal, and then the rest.
-    found.problems.sort_by_key(|finding| (finding.groups, finding.offset));
+    found.sort(before);
     Ok(())
 }
 
@@ -336,6 +344,8 @@ fn read_groups(
     watch: &mut Watch<'_>,
 ) -> Result<Inspected, OpenError> {
     let mut replay = Replay::new(expected, 1);
+    // The mark's is the only problem that is found before.
+    let marked = found.problems.is_empty();
     let mut visit = |journal: &Journal, group: &Group| {
         let effects = replay.group(journal, group).map_err(read_failed)?;
         found.all_bytes = journal.bytes();
@@ -352,7 +362,8 @@ fn read_groups(
         watch(found);
         Ok(())
     };
-    let inspected = journal::inspect(journal, &mut visit);
+    let inspected =
+        if marked { journal::inspect(journal, &mut visit) } else { journal::inspect_unmarked(journal, &mut visit) };
     needed.report(inspected.is_ok(), found);
     let inspected = inspected?;
     replay.finish()?;

@@ -66,25 +66,46 @@ pub(super) fn remove_replaced(journal: &Journal, replaced: &[PathBuf]) -> Result
 
 /// Finds the segments, the mark, and files that are to be removed; no mark: the journal has not begun.
 pub(super) fn find(journal: &Journal) -> Result<(Option<Mark>, Vec<PathBuf>), OpenError> {
-    let (disk, folder) = (journal.disk.as_ref(), journal.folder.as_path());
     let Listed { segments, replaced } = list(journal)?;
-    let mark_path = folder.join(MARK_NAME);
-    let mark = read_small(disk, &mark_path).map_err(io_failed("read", &mark_path))?;
-    let bad_mark = |what: &str| Damage { file: mark_path.clone(), offset: 0, what: what.to_owned() };
-    let mark = mark.map(|bytes| Mark::decode(&bytes).map_err(bad_mark)).transpose()?;
+    let mark = mark(journal, !segments.is_empty())?;
     if segments.is_empty() && mark.is_none_or(|mark| mark.group == 0) {
         return Ok((None, replaced));
     }
-    let mark = mark.ok_or_else(|| bad_mark("the mark is missing"))?;
+    take_in(journal, segments)?;
+    Ok((mark, replaced))
+}
+
+/// Finds the segments, whatever the mark says.
+pub(super) fn find_segments(journal: &Journal) -> Result<(), OpenError> {
+    take_in(journal, list(journal)?.segments)
+}
+
+/// Whether the mark is there and checks, before anything else is looked at.
+pub(crate) fn check_mark(journal: &Journal) -> Result<(), OpenError> {
+    let names = journal.disk.list(&journal.folder).map_err(io_failed("list", &journal.folder))?;
+    mark(journal, names.iter().any(|name| name.ends_with(".seg") || parse_packed(name).is_some())).map(drop)
+}
+
+fn mark(journal: &Journal, begun: bool) -> Result<Option<Mark>, OpenError> {
+    let path = journal.folder.join(MARK_NAME);
+    let bytes = read_small(journal.disk.as_ref(), &path).map_err(io_failed("read", &path))?;
+    let bad = |what: &str| OpenError::Damaged(Damage { file: path.clone(), offset: 0, what: what.to_owned() });
+    match bytes {
+        Some(bytes) => Mark::decode(&bytes).map(Some).map_err(bad),
+        None if begun => Err(bad("the mark is missing")),
+        None => Ok(None),
+    }
+}
+
+fn take_in(journal: &Journal, segments: Vec<Segment>) -> Result<(), OpenError> {
     if segments.first().map(|segment| segment.first) != Some(1) {
-        let path = super::segment_path(folder, 1);
+        let path = super::segment_path(&journal.folder, 1);
         return Err(Damage { file: path, offset: 0, what: "the first segment is missing".into() }.into());
     }
     for segment in segments {
         journal.add_segment(Arc::new(segment));
     }
-    check_ends(journal)?;
-    Ok((Some(mark), replaced))
+    check_ends(journal)
 }
 
 /// Where a packed segment ends, the next one begins.

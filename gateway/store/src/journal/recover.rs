@@ -18,7 +18,7 @@ use super::{
     Found, Group, Journal, JournalWriter, Placed, Segment,
     append::{create_mark, create_segment},
     erase::noted,
-    find::{MARK_NAME, find, remove_replaced},
+    find::{MARK_NAME, find, find_segments, remove_replaced},
     format::{ALIGNMENT, Covered, GROUP_HEADER_BYTES, GroupHeader, Mark, SEGMENT_HEADER_BYTES, SegmentHeader},
     read_content,
     reserve::{Reserve, SPARE_ENDING},
@@ -212,7 +212,22 @@ pub(crate) fn open(
 
 /// Reads and checks a whole journal and changes nothing. Contents are the visitor's to check.
 pub(crate) fn inspect<'a>(journal: &Journal, visitor: &'a mut Visitor<'a>) -> Result<Inspected, OpenError> {
-    let (Some(mark), _) = find(journal)? else { return Ok(Inspected { next_sequence: 1, ..Inspected::default() }) };
+    let (mark, _) = find(journal)?;
+    inspect_up_to(journal, mark, visitor)
+}
+
+/// The same where the mark [cannot be told](check_mark): all that checks counts as acknowledged, and what does not as torn.
+pub(crate) fn inspect_unmarked<'a>(journal: &Journal, visitor: &'a mut Visitor<'a>) -> Result<Inspected, OpenError> {
+    find_segments(journal)?;
+    inspect_up_to(journal, Some(Mark { group: u64::MAX, ..Mark::default() }), visitor)
+}
+
+fn inspect_up_to<'a>(
+    journal: &Journal,
+    mark: Option<Mark>,
+    visitor: &'a mut Visitor<'a>,
+) -> Result<Inspected, OpenError> {
+    let Some(mark) = mark else { return Ok(Inspected { next_sequence: 1, ..Inspected::default() }) };
     let Walked { ends, last, file, end, next_sequence, .. } = walk(journal, mark, Reading::From(1, visitor))?;
     let torn = torn(&last, file.as_ref(), &end)?;
     Ok(Inspected { torn, ends, next_sequence })

@@ -286,3 +286,32 @@ fn a_kill_while_the_store_is_made_leaves_one_that_opens() {
         assert_eq!(running.done(message(1, "inps").change()), 1);
     }
 }
+
+#[test]
+fn verify_reads_all_groups_without_a_mark_and_names_it_first() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    for number in 1..=3 {
+        running.commit(vec![message(2 * number, "inps").change(), message(2 * number + 1, "inps").change()]);
+    }
+    running.stop();
+    let mark = lab.disk.bytes(&lab.mark()).unwrap();
+    for missing in [true, false] {
+        if missing {
+            lab.disk.remove(&lab.mark()).unwrap();
+        } else {
+            lab.disk.overwrite(&lab.mark(), mark.iter().map(|byte| byte ^ 1).collect());
+        }
+        let found = verified(&lab);
+        assert_eq!((found.groups, found.facts, found.contents), (3, 6, 6));
+        let [problem] = found.problems.try_into().unwrap();
+        assert_eq!((problem.file, problem.offset), (lab.mark(), Some(0)), "{}", problem.what);
+        let rotten = lab.fork();
+        let first = rotten.disk.bytes(&lab.segment()).unwrap();
+        let at = first.windows(4).rposition(|seen| seen == b"TRMG").unwrap();
+        rotten.edit(&lab.segment(), |bytes| (bytes[64], bytes[at]) = (bytes[64] ^ 1, bytes[at] ^ 1));
+        let found: Vec<_> =
+            verified(&rotten).problems.into_iter().map(|finding| (finding.file, finding.offset)).collect();
+        assert_eq!(found, [(lab.mark(), Some(0)), (lab.segment(), Some(64))]);
+    }
+}
