@@ -127,7 +127,7 @@ impl Verification {
     /// Puts what was found into the order of the journal, and the rest behind it; what was found `before` the journal stays before it.
     fn sort(&mut self, before: usize) {
         let found = self.problems.get_mut(before..).unwrap_or_default();
-        found.sort_by_key(|finding| (finding.groups, finding.offset));
+        found.sort_by(|one, next| (one.groups, &one.file, one.offset).cmp(&(next.groups, &next.file, next.offset)));
     }
 
     fn damaged(&mut self, damage: &Damage) {

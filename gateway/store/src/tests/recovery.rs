@@ -288,6 +288,24 @@ fn a_kill_while_the_store_is_made_leaves_one_that_opens() {
 }
 
 #[test]
+fn what_is_cut_is_named_by_file_and_offset_before_and_after() {
+    let (lab, ends) = three_groups(2);
+    for at in (ends[1] + 1..ends[2] - 30).step_by(17) {
+        let torn = lab.fork();
+        torn.edit(&lab.segment(), |bytes| {
+            bytes[at..].fill(0);
+            bytes.resize(1024 * 1024, 0);
+        });
+        let bytes = torn.disk.bytes(&lab.segment()).unwrap();
+        let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        let cut = crate::Cut { file: lab.segment(), offset: ends[1] as u64, bytes: (last + 1 - ends[1]) as u64 };
+        let found = verified(&torn);
+        assert_eq!((found.torn, found.problems), (Some(cut.clone()), Vec::new()), "torn at {at}");
+        assert_eq!(torn.open().recovery.cut, Some(cut), "torn at {at}");
+    }
+}
+
+#[test]
 fn verify_reads_all_groups_without_a_mark_and_names_it_first() {
     let lab = Lab::new();
     let mut running = lab.open();
@@ -313,5 +331,47 @@ fn verify_reads_all_groups_without_a_mark_and_names_it_first() {
         let found: Vec<_> =
             verified(&rotten).problems.into_iter().map(|finding| (finding.file, finding.offset)).collect();
         assert_eq!(found, [(lab.mark(), Some(0)), (lab.segment(), Some(64))]);
+    }
+}
+
+#[test]
+fn of_two_damaged_records_verify_names_the_first_first() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    for number in 1..=9 {
+        let content = growth::noise(number, 300_000);
+        running.done(message(number, "inps").content(content).change());
+    }
+    running.stop();
+    let [first, second] = ["0000000000000001", "0000000000000004"].map(|name| lab.path(&format!("journal/{name}.seg")));
+    let content = |number: u64| {
+        let (path, content) = (if number < 4 { &first } else { &second }, growth::noise(number, 300_000));
+        let bytes = lab.disk.bytes(path).unwrap();
+        (path.clone(), bytes.windows(content.len()).position(|seen| seen == content).unwrap())
+    };
+    let group = |number| {
+        let (path, at) = content(number);
+        let bytes = lab.disk.bytes(&path).unwrap();
+        (path, bytes[..at].windows(4).rposition(|seen| seen == b"TRMG").unwrap())
+    };
+    // Behind the last group of a segment, where nothing was written.
+    let rest = |path: &PathBuf, at: usize| (path.clone(), 1024 * 1024 - at);
+    let cases = [
+        [content(2), content(3)],
+        [content(2), content(4)],
+        [content(2), group(3)],
+        [content(3), group(5)],
+        [content(5), rest(&first, 9)],
+        [rest(&first, 9), rest(&second, 900)],
+    ];
+    for damage in cases {
+        let lab = Lab { maps: lab.maps.clone(), ..lab.fork() };
+        for (path, at) in &damage {
+            lab.edit(path, |bytes| bytes[*at] ^= 1);
+        }
+        let found = verified(&lab).problems;
+        let found: Vec<_> = found.into_iter().map(|it| (it.file, it.offset.unwrap())).collect();
+        let wanted = damage.map(|(path, at)| (path, at as u64));
+        assert_eq!(found, wanted);
     }
 }
