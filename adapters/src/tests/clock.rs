@@ -69,6 +69,7 @@ async fn a_step_of_400_days_expires_and_removes_nothing_until_somebody_confirms_
 
         let mut caritas = step(&network, caritas, days * DAY_MS, stopped).await;
         until(async || (!status(&mut caritas.office).await.clock_held.is_empty()).then_some(())).await;
+        until(async || (caritas.core().metrics.clock_held.get() == 1).then_some(())).await;
         // A look or two of what must happen by itself.
         tokio::time::sleep(std::time::Duration::from_millis(2_200)).await;
         assert_eq!(status(&mut caritas.office).await.outbox, 1, "{days} {stopped}");
@@ -96,6 +97,7 @@ async fn a_step_of_400_days_expires_and_removes_nothing_until_somebody_confirms_
         assert_eq!((notice.kind.as_str(), &notice.message_id), ("EXPIRED", &sent.message_id), "{days} {stopped}");
         let now = status(&mut caritas.office).await;
         assert_eq!((now.outbox, now.clock_held.as_str()), (1, ""), "{days} {stopped}");
+        assert_eq!(caritas.core().metrics.clock_held.get(), 0, "{days} {stopped}");
         caritas.stop().await;
     }
 }

@@ -1,6 +1,9 @@
 //! What cannot be read is never taken for not there: it is said, and waits until it can be.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use tramite_certs::{
@@ -12,7 +15,8 @@ use tramite_proto::{
     ids::{CaseId, ConversationId},
     pb::{
         directory::v1::{ListInstitutionsRequest, directory_client::DirectoryClient},
-        operations::v1::HoldRequest,
+        exchange::v1::{RetryLater, settlement::Outcome},
+        operations::v1::{DiscardRequest, HoldRequest, ListMessagesRequest},
         statement::v1::Statement,
     },
     reason::Reason,
@@ -21,7 +25,7 @@ use tramite_proto::{
 use tramite_store::{Notary, Options, Seams, Store, disk::SimulatedDisk, map::MemoryMaps};
 
 use super::{
-    adapter::{Adapter, Draft, random, refused, two},
+    adapter::{Adapter, Delivered, Draft, Inbox, random, refused, two},
     log::Log,
     parts::{header, put, sealed, three_put},
     world::World,
@@ -149,6 +153,102 @@ async fn what_was_not_settled_in_time_is_offered_again_though_that_could_not_be_
     maps.mend();
     let again = recipient.delivery().await;
     assert_eq!((again.origin.jti, again.attempt), (draft.id, 1));
+}
+
+async fn delivery_of(recipient: &mut Inbox, draft: &Draft) -> Delivered {
+    loop {
+        let delivery = recipient.delivery().await;
+        if delivery.origin.jti == draft.id {
+            return delivery;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_is_given_up_later_and_that_is_said() {
+    let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
+    let mut world = World::simulated(&disk, &maps).await;
+    let (caritas, inps) = two(&world).await;
+    let draft = caritas.refer(&inps).await;
+    fill(&caritas, &inps).await;
+    world.restart().await;
+    let log = Log::listen();
+    let mut recipient = Adapter::of(&world, "inps").receive(64).await;
+    // Three attempts are granted.
+    for attempt in 1..3 {
+        let delivery = delivery_of(&mut recipient, &draft).await;
+        assert_eq!(delivery.attempt, attempt);
+        recipient.later(&delivery, 0).await;
+    }
+    let delivery = delivery_of(&mut recipient, &draft).await;
+    // Then what was read last is others'.
+    world.operations().list_messages(ListMessagesRequest::default()).await.unwrap();
+    disk.spoil(&first_segment(&world));
+    let later = || Outcome::Retry(RetryLater { reason: "INBOX_FULL".to_owned(), ..RetryLater::default() });
+    let refused = recipient.settle(Vec::new(), delivery.id, later()).await.unwrap_err();
+    assert!(refused.retryable(), "{refused:?}");
+    log.line(&format!("so it is not given up yet: look at the disk sequence={}", delivery.id)).await;
+    assert_eq!(world.metric("queue_dead_letters", "inps").await, 0.0);
+    disk.mend();
+    recipient.settle(Vec::new(), delivery.id, later()).await.unwrap();
+    log.line("given up: a dead letter waits for an operator").await;
+    assert_eq!(world.metric("queue_dead_letters", "inps").await, 1.0);
+    let discard = DiscardRequest { message_id: draft.id.to_string(), reason: "for a test".to_owned() };
+    world.operations().discard(discard).await.unwrap();
+    assert_eq!(world.metric("queue_dead_letters", "inps").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_damaged_message_is_set_aside_and_counted() {
+    let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
+    let mut world = World::simulated(&disk, &maps).await;
+    let (caritas, inps) = two(&world).await;
+    let message = caritas.message(&caritas.draft("inps"), &inps);
+    caritas.submit(&message).await.unwrap();
+    let draft = caritas.refer(&inps).await;
+    fill(&caritas, &inps).await;
+    world.stop().await;
+    damage(&disk, &first_segment(&world), &message.ciphertext);
+    world.start().await;
+    assert_eq!(world.metric("store_set_aside", "").await, 0.0);
+    let log = Log::listen();
+    let next = Adapter::of(&world, "inps").receive(1).await.delivery().await;
+    assert_eq!(next.origin.jti, draft.id, "the one behind it");
+    log.line("set aside: its record cannot be read").await;
+    assert_eq!(world.metric("store_set_aside", "").await, 1.0);
+}
+
+/// Turns a bit of what stands in a file.
+fn damage(disk: &SimulatedDisk, file: &Path, what: &[u8]) {
+    let mut bytes = disk.bytes(file).unwrap();
+    let at = bytes.windows(what.len()).position(|window| window == what).expect("it stands there");
+    bytes[at] ^= 1;
+    disk.overwrite(file, bytes);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_on_the_page_for_as_long_as_it_is_full() {
+    let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
+    let world = World::simulated(&disk, &maps).await;
+    let (caritas, inps) = two(&world).await;
+    caritas.refer(&inps).await;
+    assert_eq!(world.metric("store_full", "").await, 0.0);
+    disk.faults().full.store(1, Ordering::SeqCst);
+    // What is set aside for receipts stays for them.
+    let submit = async || {
+        let draft = Draft { body: vec![0x6d; 60_000].into(), ..caritas.draft("inps") };
+        caritas.submit(&caritas.message(&draft, &inps)).await
+    };
+    let refused = loop {
+        if let Err(refused) = submit().await {
+            break refused;
+        }
+    };
+    assert_eq!(refused.reason, Reason::StoreFull);
+    assert_eq!(world.metric("store_full", "").await, 1.0);
+    disk.faults().full.store(0, Ordering::SeqCst);
+    submit().await.unwrap();
+    assert_eq!(world.metric("store_full", "").await, 0.0);
 }
 
 /// A case that inps has brought to `accepted`, and its next move on its way to caritas.
