@@ -50,7 +50,7 @@ pub(crate) async fn look_at_clock(core: &Core) {
     };
     if state == (ClockState::Held { began: true }) {
         tracing::error!(
-            now_ms = core.clock.now_ms(),
+            why = core.store.clock_hold().ok().flatten().unwrap_or_default(),
             "more than a day between record and clock: nothing expires or is deleted until somebody has looked at this machine's date and \
              time and says that they are right: tramite confirm-clock --reason '…'"
         );

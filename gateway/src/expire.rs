@@ -41,7 +41,7 @@ pub async fn look_at_clock(hub: &Hub) {
     }
     if began {
         tracing::error!(
-            now_ms = hub.clock.now_ms(),
+            why = hub.store.clock_hold().ok().flatten().unwrap_or_default(),
             "more than a day between record and clock: nothing expires, is deleted or given up until an operator has checked the clock and \
              says so: tramite ops release clock --reason '…'"
         );

@@ -12,6 +12,7 @@ use tramite_proto::{
 
 use super::{
     adapter::{Adapter, Draft, Inbox, random, two},
+    log::Log,
     parts::{header, put, sealed},
     world::{SOON, TestClock, World},
 };
@@ -71,10 +72,12 @@ async fn a_step_of_400_days_under_a_running_gateway_refuses_and_gives_up_nothing
         let delivery = recipient.delivery().await;
         assert_eq!(state(&mut operations, &draft).await, "LEASED");
 
+        let log = Log::listen();
         world.clock.advance_s(step_s);
         held(&world).await;
         let overview = operations.get_overview(GetOverviewRequest {}).await.unwrap().into_inner();
         assert!(overview.clock_held.contains("the clock says"), "{}", overview.clock_held);
+        log.line(&format!("why={:?}", overview.clock_held)).await;
         // What is new is put off, what was accepted gets its original answer.
         let next = Draft { conversation: Some(ConversationId::new(0, random())), ..caritas.draft("inps") };
         let refused = caritas.submit(&caritas.message(&next, &inps)).await.unwrap_err();
