@@ -81,7 +81,7 @@ impl Sheet {
     }
 
     /// As it fits into so many columns.
-    fn fitted(&self, width: usize) -> String {
+    pub(crate) fn fitted(&self, width: usize) -> String {
         let mut sheet = self.clone();
         let mut flowing: Vec<usize> = Vec::new();
         let mut hidden: Vec<usize> = Vec::new();
@@ -256,9 +256,15 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split([' ', '\n']).filter(|word| !word.is_empty())
 }
 
-/// Columns on a terminal: every character that is written here takes one.
+/// Columns on a terminal: every character that is written here takes one, and a change of colour (`ESC … m`) none.
 fn chars(text: &str) -> usize {
-    text.chars().count()
+    let mut colour = false;
+    let shown = text.chars().filter(|c| {
+        let hidden = colour || *c == '\u{1b}';
+        colour = hidden && *c != 'm';
+        !hidden
+    });
+    shown.count()
 }
 
 #[cfg(test)]

@@ -9,13 +9,13 @@ use clap::{Args, Subcommand, ValueEnum};
 #[command(after_help = "A network from nothing:
   tramite certs init --dir network --trust-domain tramite.example
   tramite certs issue --dir network --role gateway --name gateway \\
-      --dns gateway.example --out gateway
-  tramite certs issue --dir network --role institution --name inps --out inps
+      --dns gateway.example --out gateway/certs
+  tramite certs issue --dir network --role institution --name inps --out inps/certs
   tramite certs issue --dir network --role operator --name anna --out anna
-  tramite certs crl --dir network --publish gateway --publish inps
+  tramite certs crl --dir network --publish gateway/certs --publish inps/certs
 
-The authority is then in network/authority. A revocation list counts for seven days: write a
-new one before that. The authority's key never leaves its directory, which belongs on a machine
+The authority is then in network/authority. A revocation list counts for seven days, and
+after that nobody gets in: a timer writes a new one before that (deploy/systemd/tramite-crl.timer). The authority's key never leaves its directory, which belongs on a machine
 of its own. Each member pins root.pem, which it gets out of band. Key files have mode 0600 and are refused otherwise.
 An institution changes its encryption key by itself: tramite certs rotate-encryption-key DIR")]
 pub(crate) struct Certs {

@@ -14,7 +14,7 @@ use crate::{
     connect::{self, Gateway, Patient},
     failure::{Exit, Failure},
     output::{Output, Tone, bytes, clock_time, short_id, short_time, span},
-    sheet::Step,
+    sheet::{Sheet, Step},
 };
 
 /// A page of a search by a part of an id.
@@ -174,7 +174,7 @@ async fn overview(client: &mut OperationsClient<Patient>, output: Output) -> Res
 async fn queues(client: &mut OperationsClient<Patient>, output: Output) -> Result<(), Status> {
     let answer = client.list_queues(ops::ListQueuesRequest {}).await.map(Response::into_inner)?;
     let value = json!({ "queues": answer.queues.iter().map(queue_value).collect::<Vec<_>>() });
-    output.answer(&value, || queue_table(&answer.queues, output));
+    output.answer(&value, || queue_table(&answer.queues, output).to_string());
     Ok(())
 }
 
@@ -186,7 +186,7 @@ fn queue_value(queue: &ops::Queue) -> Value {
     })
 }
 
-fn queue_table(queues: &[ops::Queue], output: Output) -> String {
+fn queue_table(queues: &[ops::Queue], output: Output) -> Sheet {
     let mut table = output
         .table(&["institution", "online", "held", "waiting", "sent", "retry", "dead", "oldest"])
         .steps(&[Step::Short(7, short_time), Step::Drop(7), Step::Drop(2)]);
@@ -205,7 +205,7 @@ fn queue_table(queues: &[ops::Queue], output: Output) -> String {
             output.cell(oldest, Tone::Faint),
         ]);
     }
-    table.to_string()
+    table
 }
 
 async fn messages(client: &mut OperationsClient<Patient>, page: Page, output: Output) -> Result<(), Status> {
@@ -230,29 +230,34 @@ fn list(messages: &[ops::Message], more: bool, none: &str, output: Output) {
         if messages.is_empty() {
             return none.to_owned();
         }
-        let mut table =
-            output.table(&["message", "way", "type", "state", "accepted", "attempts", "last reason"]).steps(&[
-                Step::Short(0, short_id),
-                Step::Short(4, short_time),
-                Step::Drop(2),
-                Step::Flow(1),
-                Step::Drop(4),
-            ]);
-        for message in messages {
-            let last = message.attempts.last().map(|attempt| attempt.reason.clone()).unwrap_or_default();
-            table.add_row([
-                output.cell(&message.message_id, Tone::Plain),
-                output.cell(format!("{} → {}", message.issuer, message.audience), Tone::Plain),
-                output.cell(short_type(&message.r#type), Tone::Plain),
-                output.cell(&message.state, Tone::Plain),
-                output.cell(clock_time(message.accepted_ms), Tone::Faint),
-                output.cell(message.attempts.len(), Tone::Plain),
-                output.cell(last, Tone::Warn),
-            ]);
-        }
+        let table = message_table(messages, output);
         let more = if more { "\nThere are more: give a larger --limit." } else { "" };
         format!("{table}\n`tramite ops message MESSAGE` shows one with every attempt.{more}")
     });
+}
+
+/// The state stays at every width: it says whether anything is to be done.
+fn message_table(messages: &[ops::Message], output: Output) -> Sheet {
+    let mut table = output.table(&["message", "way", "type", "state", "accepted", "attempts", "last reason"]).steps(&[
+        Step::Short(0, short_id),
+        Step::Short(4, short_time),
+        Step::Drop(2),
+        Step::Flow(1),
+        Step::Drop(4),
+    ]);
+    for message in messages {
+        let last = message.attempts.last().map(|attempt| attempt.reason.clone()).unwrap_or_default();
+        table.add_row([
+            output.cell(&message.message_id, Tone::Plain),
+            output.cell(format!("{} → {}", message.issuer, message.audience), Tone::Plain),
+            output.cell(short_type(&message.r#type), Tone::Plain),
+            output.cell(&message.state, Tone::Plain),
+            output.cell(clock_time(message.accepted_ms), Tone::Faint),
+            output.cell(message.attempts.len(), Tone::Plain),
+            output.cell(last, Tone::Warn),
+        ]);
+    }
+    table
 }
 
 async fn message(client: &mut OperationsClient<Patient>, id: String, output: Output) -> Result<(), Status> {
@@ -300,4 +305,34 @@ fn message_value(message: &ops::Message) -> Value {
 /// A message type without its package.
 fn short_type(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_80_columns_what_is_to_be_done_is_still_seen() {
+        let (output, longest) = (Output::new(false), "citta-metropolitana".to_owned());
+        let attempt = ops::Attempt { reason: "RECIPIENT_KEY_UNKNOWN".into(), ..ops::Attempt::default() };
+        let message = ops::Message {
+            message_id: "01a217b6-3fbc-7d9e-9d6c-9ec3bffa1156".into(),
+            issuer: longest.clone(),
+            audience: longest.clone(),
+            r#type: "Referral".into(),
+            state: "DEAD_LETTERED".into(),
+            accepted_ms: 1_795_694_149_000,
+            attempts: vec![attempt],
+            ..ops::Message::default()
+        };
+        let queue = ops::Queue { institution: longest, oldest_accepted_ms: 1_795_694_149_000, ..ops::Queue::default() };
+        for (table, words) in [
+            (message_table(&[message], output), ["bffa1156", "DEAD_LETTERED", "RECIPIENT_KEY_UNKNOWN", "attempts"]),
+            (queue_table(&[queue], output), ["citta-metropolitana", "online", "dead", "2026-11-26"]),
+        ] {
+            let text = table.fitted(80);
+            assert!(words.iter().all(|word| text.contains(word)), "{text}");
+            assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        }
+    }
 }

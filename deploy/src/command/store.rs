@@ -142,14 +142,15 @@ fn verified_text(store: &Path, found: &Verification, output: Output) -> String {
     if found.retired > 0 {
         lines.push(format!("  gone at the end of their retention: {}", count(found.retired, "fact")));
     }
-    if found.leftover > 0 {
+    // After a clean stop that is a finding, with what to do about it.
+    if found.leftover > 0 && !found.clean {
         lines.push(format!(
             "  still there although the message is final: {}; the next start erases that",
             count(found.leftover, "content")
         ));
     }
     lines.push(match found.clean {
-        true if found.rows == 0 && !found.problems.is_empty() => "  outbox: not compared with the journal".to_owned(),
+        _ if found.rows == 0 && !found.problems.is_empty() => "  outbox: not compared with the journal".to_owned(),
         true => format!("  outbox: {} compared with the journal", count(found.rows, "row")),
         false => {
             "  outbox: not left clean, so the next start completes it from the journal, or makes it anew".to_owned()

@@ -87,9 +87,9 @@ pub(super) fn remedies(store: &Path, findings: &[Finding]) -> Vec<String> {
 }
 
 fn rebuild(store: &Path) -> String {
+    let store = store.display();
     format!(
-        "The journal has all that the outbox needs: as the store's owner, `tramite store rebuild {}` makes it anew and loses nothing.",
-        store.display()
+        "`tramite store rebuild {store}`, as the store's owner, puts that right from the journal and loses nothing."
     )
 }
 
