@@ -44,21 +44,25 @@ fn page(output: Output, rows: &[Row]) -> String {
     let chars = |text: &String| text.chars().count();
     let widest = |of: fn(&Row) -> &String| rows.iter().map(|row| chars(of(row))).max().unwrap_or(0);
     let (names, figures) = (widest(|row| &row.0), widest(|row| &row.1));
-    let under = output.width().is_some_and(|width| width < names + figures + widest(|row| &row.2) + 4);
-    let mut lines = Vec::new();
+    let mut page = String::new();
     for (name, figure, note) in rows {
-        let first = format!("{name:<names$}  {}", output.word(figure, Tone::Strong));
-        let note = if under { output.folded(&format!("      {note}")) } else { note.clone() };
-        let note = output.word(&note, Tone::Faint);
-        if under || note.is_empty() {
-            lines.push(first.trim_end().to_owned());
-            lines.extend((!note.trim().is_empty()).then_some(note));
-        } else {
-            let blanks = " ".repeat(figures.saturating_sub(chars(figure)));
-            lines.push(format!("{first}{blanks}  {note}"));
-        }
+        let strong = if figure.is_empty() { String::new() } else { output.word(figure, Tone::Strong) };
+        let first = format!("{name:<names$}  {strong}");
+        let fits = output.width().is_none_or(|width| names + figures + chars(note) + 4 <= width);
+        let line = match (note.is_empty(), fits) {
+            (true, _) => first.trim_end().to_owned(),
+            (_, true) => {
+                let blanks = " ".repeat(figures.saturating_sub(chars(figure)));
+                format!("{first}{blanks}  {}", output.word(note, Tone::Faint))
+            }
+            (_, false) => {
+                let note = output.folded(&format!("      {note}"));
+                format!("{first}\n{}", output.word(&note, Tone::Faint))
+            }
+        };
+        let _ = writeln!(page, "{line}");
     }
-    format!("{}\n", lines.join("\n"))
+    page
 }
 
 fn rows(run: &Run, limits: &Limits) -> Vec<Row> {

@@ -60,16 +60,12 @@ pub(crate) fn run(asked: &Certs, output: &Output) -> Result<Exit, Failure> {
             output.answer(
                 &json!({"number": list.number, "next_update": list.next_update, "path": path, "published": publish}),
                 || {
-                    format!(
-                        "Revocation list number {} is written:\n{}\n{} as crl.pem before its {days} days are over.",
+                    let to = if publish.is_empty() { "each member's folder" } else { "every other member's folder" };
+                    output.folded(&format!(
+                        "Revocation list number {} is written:\n{}\nPut it into {to} as crl.pem before its {days} days are over.",
                         list.number,
                         lists(&path, publish),
-                        if publish.is_empty() {
-                            "Put it into each member's folder"
-                        } else {
-                            "Put it into every other member's folder"
-                        },
-                    )
+                    ))
                 },
             );
             Ok(Exit::Ok)

@@ -84,8 +84,9 @@ fn verify(asked: Asked<'_>, output: Output) -> Result<Exit, Failure> {
     let found = found.map_err(|error| failed(asked, &error))?;
     let remedies = remedies(&store, &found.problems);
     output.answer(&verified_value(&store, &found, &remedies), || {
-        let remedies: Vec<String> = remedies.iter().map(|remedy| format!("next: {remedy}")).collect();
-        output.folded(&format!("{}\n{}", verified_text(&store, &found, output), remedies.join("\n")))
+        let mut text = verified_text(&store, &found, output);
+        remedies.iter().for_each(|remedy| text = format!("{text}\nnext: {remedy}"));
+        output.folded(&text)
     });
     Ok(if found.problems.is_empty() { Exit::Ok } else { Exit::Failed })
 }

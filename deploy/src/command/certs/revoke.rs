@@ -39,14 +39,14 @@ pub(super) fn run(dir: &Path, what: &str, reason: &str, publish: &[PathBuf], out
             format!("\nalso valid: {}; revoke them too if the key may be lost", also.join(", "))
         };
         let to = if publish.is_empty() { "each member's folder" } else { "every other member's folder" };
-        format!(
+        output.folded(&format!(
             "{serial} is revoked ({}). The new revocation list:\n{}\nIt counts where it is: put it into {to} as crl.pem \
-             (`tramite certs crl --dir {} --publish DIR`),\nthe gateway's first; open connections of the revoked one are \
+             (`tramite certs crl --dir {} --publish DIR`), the gateway's first; open connections of the revoked one are \
              then cut within a minute.{also}",
             reason.as_str(),
             lists(&list, publish),
             dir.display(),
-        )
+        ))
     });
     Ok(Exit::Ok)
 }

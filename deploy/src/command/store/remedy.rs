@@ -100,3 +100,45 @@ fn names(all: impl Iterator<Item = String>) -> String {
     let first: Vec<String> = all.into_iter().take(NAMED_MAX).collect();
     if more == 0 { first.join(", ") } else { format!("{} and {more} more", first.join(", ")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_finding_has_its_own_next_step() {
+        let message = "01a217b6-3fbc-7d9e-9d6c-9ec3bffa1156";
+        let part = format!("data/parts/{message}.1");
+        let cases = [
+            (
+                "data/journal/0000000000000001.seg",
+                "the checksum of the facts is wrong",
+                "0000000000000001.seg back from",
+            ),
+            ("data/journal/synced", "the mark's checksum is wrong", "data/journal/synced back from"),
+            ("data/store.toml", "it is not what was written there", "data/store.toml back from"),
+            (
+                "data/journal/0000000000000001.seg",
+                "the checksum of the content of 9 is wrong",
+                "content of sequence 9 ",
+            ),
+            (
+                "data/journal/0000000000000001.seg",
+                "the content of 9 is zeros, and still needed",
+                "content of sequence 9 ",
+            ),
+            ("data/journal/0000000000000001.seg", "bytes stand where the content of 9 was erased", "rebuild data"),
+            ("data/journal/0000000000000001.spare", "bytes stand in a spare segment", "Nothing is to be done"),
+            ("data/outbox/db", "it is not what it was", "tramite store rebuild data"),
+            ("data/outbox", "the row q/inps is not what the journal says", "tramite store rebuild data"),
+            (part.as_str(), "the part is missing, and still needed", message),
+        ];
+        for (file, what, words) in cases {
+            let finding =
+                Finding { file: file.into(), offset: Some(0), what: what.into(), groups: 0, facts: 0, contents: 0 };
+            let said = remedies(Path::new("data"), &[finding.clone(), finding]);
+            assert!(said.len() == 1 && said[0].contains(words), "{what}: {said:?}");
+        }
+        assert!(remedies(Path::new("data"), &[]).is_empty());
+    }
+}
