@@ -144,6 +144,13 @@ mod tests {
     }
 
     #[test]
+    fn the_unit_of_the_revocation_list_runs_what_there_is() {
+        let unit = include_str!("../systemd/tramite-crl.service");
+        let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/")).unwrap();
+        <crate::cli::Cli as clap::Parser>::try_parse_from(command.split(' ')).unwrap();
+    }
+
+    #[test]
     fn the_units_run_what_there_is_and_stop_after_the_drain() {
         for unit in
             [include_str!("../systemd/tramite-gateway.service"), include_str!("../systemd/tramite-adapter.service")]
