@@ -13,6 +13,7 @@ pub mod collector;
 pub mod component;
 pub mod config;
 pub mod cuts;
+pub mod damage;
 pub mod desk;
 pub mod dice;
 pub mod failing_disk;

@@ -1,14 +1,12 @@
 //! The journal is the truth: whatever else is lost is made again from it, and what is wrong with itself is said, never served.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use tramite_proto::pb::statement::v1::{SealedMessage, Statement};
 use tramite_tests::{
     attack::{Player, gateway_and, join, reason},
+    damage::{self, Tail},
     forge::{Draft, receipt},
     network::{Network, PATIENCE, START_MAX},
     receiving::Receiving,
@@ -71,20 +69,6 @@ async fn scene() -> Result<(Network, Sent)> {
     Ok((network, sent))
 }
 
-/// The first segment of the gateway's journal.
-fn segment(network: &Network) -> Result<PathBuf> {
-    let journal = network.gateway.folder.join("data/journal");
-    let mut segments: Vec<PathBuf> = fs::read_dir(&journal)?.flatten().map(|entry| entry.path()).collect();
-    segments.retain(|path| path.extension().is_some_and(|ending| ending == "seg"));
-    segments.sort();
-    segments.into_iter().next().context("a segment")
-}
-
-/// Where the last written byte of a preallocated file is.
-fn end_of(path: &Path) -> Result<usize> {
-    fs::read(path)?.iter().rposition(|byte| *byte != 0).context("an empty segment")
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outbox_that_is_lost_is_made_again() -> Result<()> {
     let (network, sent) = scene().await?;
@@ -112,25 +96,38 @@ async fn an_outbox_that_is_damaged_is_made_again() -> Result<()> {
 async fn a_torn_tail_is_cut_and_nothing_acknowledged_is_lost() -> Result<()> {
     let (network, sent) = scene().await?;
     network.gateway.process.kill().await?;
-    let (path, mut bytes) = (segment(&network)?, fs::read(segment(&network)?)?);
-    // The beginning of a group that never got its end: a right magic and noise.
-    let next = (end_of(&path)? / 8 + 1) * 8;
-    bytes[next..next + 24].copy_from_slice(b"TRMG\x40\0\0\0\x10\0\0\0\x01\0\0\0torn!!!!");
-    fs::write(&path, bytes)?;
+    let Tail { file, offset, bytes } = damage::tear(damage::segment(&network.gateway.folder.join("data"))?)?;
+    let log = network.gateway.process.log();
+    let lines = log.lines().len();
     network.gateway.process.start().await?;
-    is_as_before(&network, &sent).await
+    let line = log.wait_for(lines, &["torn tail", "never acknowledged", "cut"], START_MAX).await?;
+    let said: serde_json::Value = serde_json::from_str(&line)?;
+    let field = |name: &str| said.get(name).or_else(|| said.pointer(&format!("/fields/{name}"))).cloned();
+    let of = field("file").and_then(|file| file.as_str().map(ToOwned::to_owned));
+    ensure!(of.as_deref() == file.to_str() && of.is_some(), "another file than {}: {line}", file.display());
+    ensure!(field("offset") == Some(offset.into()) && field("bytes") == Some(bytes.into()), "{offset}: {line}");
+    is_as_before(&network, &sent).await?;
+    // It is gone, not skipped.
+    network.gateway.process.kill().await?;
+    let lines = log.lines().len();
+    network.gateway.process.start().await?;
+    log.wait_for(lines, &["the store is open"], START_MAX).await?;
+    ensure!(!log.lines()[lines..].join("\n").contains("torn tail"), "it was there again: {}", log.tail(20));
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_journal_is_not_served_and_the_place_is_named() -> Result<()> {
     let (network, _sent) = scene().await?;
     network.gateway.process.terminate(PATIENCE).await?;
-    let (path, mut bytes) = (segment(&network)?, fs::read(segment(&network)?)?);
+    let path = damage::segment(&network.gateway.folder.join("data"))?;
+    let mut bytes = fs::read(&path)?;
     // A fact in the middle: an acceptance that somebody would like to be another.
     let word = b"SubmissionAcceptance";
     let places: Vec<usize> =
         bytes.windows(word.len()).enumerate().filter(|(_, seen)| seen == word).map(|(at, _)| at).collect();
     let place = places[places.len() / 2];
+    let group = damage::groups(&bytes).into_iter().rfind(|group| *group < place).context("a group")?;
     bytes[place] ^= 1;
     fs::write(&path, bytes)?;
     let lines = network.gateway.process.log().lines().len();
@@ -139,6 +136,7 @@ async fn a_damaged_journal_is_not_served_and_the_place_is_named() -> Result<()> 
     ensure!(!status.success(), "it ended with {status}");
     let said = network.gateway.process.log().lines()[lines..].join("\n");
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    ensure!(said.contains(&name), "the place is not named: {said}");
+    ensure!(said.contains(&format!("{name} is damaged at offset {group}")), "{group} of {name} is not named: {said}");
+    ensure!(!said.contains("the store is open"), "it was opened: {said}");
     Ok(())
 }

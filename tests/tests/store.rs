@@ -17,6 +17,7 @@ use tramite_proto::pb::{
 use tramite_tests::{
     attack::{gateway_and, join},
     binary,
+    damage::{self, Tail},
     forge::{Draft, receipt},
     network::{Network, PATIENCE},
     pki::OPERATOR,
@@ -123,9 +124,7 @@ async fn the_first_bad_record_is_named_with_what_was_sound_before_it() -> Result
     let data = network.gateway.folder.join("data");
     let segment = data.join("journal/0000000000000001.seg");
     let mut bytes = fs::read(&segment)?;
-    let groups: Vec<usize> =
-        bytes.windows(4).enumerate().filter(|(_, seen)| seen == b"TRMG").map(|(at, _)| at).collect();
-    let (at, before) = (groups[6], 6);
+    let (at, before) = (damage::groups(&bytes)[6], 6);
     bytes[at + 50] ^= 1;
     fs::write(&segment, &bytes)?;
     let found = ask("verify", &data, 1).await?;
@@ -255,6 +254,43 @@ async fn what_may_not_be_read_is_not_said_to_be_missing() -> Result<()> {
             ensure!(output.status.code() == Some(code) && said.contains(words), "{command}: {} {said}", output.status);
             ensure!(code != 77 || said.contains("sudo -u root tramite store"), "{said}");
         }
+    }
+    Ok(())
+}
+
+/// What is said in words, with success.
+async fn tell(command: &str, store: &Path) -> Result<String> {
+    let output = run(&["store", command, store.to_str().context("a path in UTF-8")?]).await?;
+    ensure!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_torn_tail_is_no_damage_is_told_of_and_goes_with_a_rebuild() -> Result<()> {
+    let (network, sent) = stopped().await?;
+    let data = network.gateway.folder.join("data");
+    ensure!(ask("verify", &data, 0).await?["torn_tail"].is_null(), "a tail before there is one");
+    let Tail { file, offset, bytes } = damage::tear(damage::segment(&data)?)?;
+    let tail = serde_json::json!({ "file": file, "offset": offset, "bytes": bytes });
+    let place = format!("a tail of {bytes} bytes at offset {offset} of {}", file.display());
+    for _ in 0..2 {
+        // Looking cuts nothing.
+        let found = ask("verify", &data, 0).await?;
+        ensure!(found["sound"] == true && found["torn_tail"] == tail, "{found}");
+        let words = tell("verify", &data).await?;
+        ensure!(words.contains(&place) && words.contains("the next start cuts it"), "{words}");
+    }
+    let done = ask("rebuild", &data, 0).await?;
+    ensure!(done["rebuilt"] == true && done["cut"] == tail, "{done}");
+    let found = ask("verify", &data, 0).await?;
+    ensure!(found["torn_tail"].is_null() && found["clean"] == true && found["sound"] == true, "{found}");
+    damage::tear(file)?;
+    let words = tell("rebuild", &data).await?;
+    ensure!(words.contains(&format!("{place}, which was never acknowledged, was cut")), "{words}");
+    network.gateway.process.start().await?;
+    let caritas = join(&network, "caritas").await?;
+    for (message, acceptance) in sent {
+        ensure!(caritas.peer.submit(message).await? == acceptance, "a repeat got another answer");
     }
     Ok(())
 }
