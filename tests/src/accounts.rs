@@ -2,7 +2,8 @@
 //!
 //! Knows what was sent, what was answered, what was delivered and what was told. Never asks anybody: `traffic.rs` does. Invariants: what
 //! was accepted keeps its first acceptance to the letter; what was settled is not delivered again; of each message its sender is
-//! told once, and not again after it has acknowledged that.
+//! told once, and not again after it has acknowledged that; what it is told is the very receipt that settled the message, and the
+//! gateway's evidence of it. (Whose signatures they carry, `traffic.rs` sees.)
 
 use std::{
     collections::HashMap,
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
 use tokio::{sync::watch, time::timeout};
 use tramite_proto::pb::{
     exchange::v1::Refusal,
@@ -17,7 +19,8 @@ use tramite_proto::pb::{
 };
 
 use crate::{
-    forge::{Object, receipt},
+    config::GATEWAY,
+    forge::{Object, b64, receipt, sha256},
     receiving::{Delivered, Noticed},
     submitting::{Answer, Part},
 };
@@ -39,6 +42,10 @@ pub struct Entry {
     /// Its sender had to ask again, without ever having had an answer.
     unanswered: bool,
     settled: bool,
+    /// Every receipt that was made for it, the newest last: a settlement without an answer may stand.
+    receipts: Vec<Vec<u8>>,
+    /// The one whose settlement was answered.
+    settled_with: Option<Vec<u8>>,
     told: bool,
     told_for_good: bool,
 }
@@ -69,6 +76,38 @@ impl Figures {
             settled: self.settled + other.settled,
             told: self.told + other.told,
         }
+    }
+}
+
+impl Entry {
+    /// What is wrong in the news of it.
+    fn wrong_in(&self, noticed: &Noticed) -> Option<String> {
+        let Some(receipt) = &noticed.receipt else { return Some("it was given up: there is no receipt".into()) };
+        let receipt: &[u8] = &receipt.json;
+        let settled = match &self.settled_with {
+            Some(with) => with == receipt,
+            None => self.receipts.iter().any(|made| made == receipt),
+        };
+        if !settled {
+            return Some(format!("another receipt than it was settled with: {}", String::from_utf8_lossy(receipt)));
+        }
+        let Some(evidence) = &noticed.evidence else { return Some("there is no evidence".into()) };
+        let Ok(evidence) = serde_json::from_slice::<Value>(&evidence.json) else {
+            return Some("its evidence is no JSON".into());
+        };
+        let expected = [
+            ("typ", "evidence".into()),
+            ("evt", "ContentHandover".into()),
+            ("iss", GATEWAY.into()),
+            ("mid", self.origin.text("jti").to_owned()),
+            ("org_s256", b64(&sha256(&self.origin.json()))),
+            ("from", self.origin.text("iss").to_owned()),
+            ("to", self.origin.text("aud").to_owned()),
+            ("case", self.origin.text("case").to_owned()),
+            ("rcp_s256", b64(&sha256(receipt))),
+        ];
+        let differs = expected.iter().find(|(name, value)| evidence.get(name) != Some(&Value::from(value.as_str())));
+        differs.map(|(name, value)| format!("{name} is not {value} in its evidence {evidence}"))
     }
 }
 
@@ -124,6 +163,8 @@ impl Accounts {
             acceptance: None,
             unanswered: false,
             settled: false,
+            receipts: Vec::new(),
+            settled_with: None,
             told: false,
             told_for_good: false,
         });
@@ -165,7 +206,7 @@ impl Accounts {
 
     /// A message is delivered: the receipt to settle it with, and its part to look for. `None`: it must not be here.
     pub fn delivered(&mut self, delivered: &Delivered) -> Option<(String, Object, Option<Part>)> {
-        let Ok(origin) = serde_json::from_slice::<serde_json::Value>(&delivered.origin.json) else {
+        let Ok(origin) = serde_json::from_slice::<Value>(&delivered.origin.json) else {
             self.lost.push("something without an id was delivered".into());
             return None;
         };
@@ -183,6 +224,7 @@ impl Accounts {
         let answer = receipt(&recipient, &entry.origin, &entry.message.ciphertext);
         let part = entry.part;
         entry.delivered = true;
+        entry.receipts.push(answer.json());
         if !same {
             self.lost.push(format!("{id} was delivered with another content or acceptance"));
         }
@@ -195,7 +237,10 @@ impl Accounts {
     /// A settlement was answered.
     pub fn settled(&mut self, id: &str, refused: Option<Refusal>) {
         match (refused, self.of(id)) {
-            (None, Some(entry)) => entry.settled = true,
+            (None, Some(entry)) => {
+                entry.settled = true;
+                entry.settled_with = entry.receipts.last().cloned();
+            }
             (Some(why), _) if !why.retryable => {
                 self.refused.push(format!("the receipt of {id}: {} {}", why.reason, why.detail));
             }
@@ -211,13 +256,14 @@ impl Accounts {
             Some(entry) => {
                 let again = entry.told_for_good;
                 entry.told = true;
+                let wrong = entry.wrong_in(noticed);
                 if again {
                     self.twice.push(format!("news of {id} after they were acknowledged"));
                 }
+                if let Some(wrong) = wrong {
+                    self.lost.push(format!("news of {id}: {wrong}"));
+                }
             }
-        }
-        if noticed.receipt.is_none() {
-            self.lost.push(format!("{id} was given up: news of it without a receipt"));
         }
         id
     }

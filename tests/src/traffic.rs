@@ -8,14 +8,15 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use tokio::task::JoinSet;
-use tramite_proto::pb::statement::v1::SealedMessage;
+use tramite_proto::{batch, jws::VerifyingKey, pb::statement::v1::SealedMessage};
 
 use crate::{
     accounts::{Book, Entry},
     attack::{Player, connect},
+    config::GATEWAY,
     forge::{BLIND_BYTES, Draft, b64, random},
     network::Network,
-    receiving::Receiving,
+    receiving::{Noticed, Receiving},
     submitting::{Part, Submitting},
 };
 
@@ -88,8 +89,10 @@ impl Traffic {
     }
 
     async fn receive(&mut self, network: &Network) -> Result<()> {
-        self.receiving.spawn(receive(connect(network, "inps").await?, Arc::clone(&self.book)));
-        self.receiving.spawn(receive(connect(network, "caritas").await?, Arc::clone(&self.book)));
+        for name in ["inps", "caritas"] {
+            let (player, signers) = (connect(network, name).await?, Signers::of(network)?);
+            self.receiving.spawn(receive(player, Arc::clone(&self.book), signers));
+        }
         Ok(())
     }
 
@@ -113,6 +116,33 @@ impl Traffic {
         self.sent().await?;
         while let Some(ended) = self.receiving.join_next().await {
             drop(ended?);
+        }
+        Ok(())
+    }
+}
+
+/// Who must have signed what a sender is told.
+struct Signers {
+    recipient: VerifyingKey,
+    gateway: VerifyingKey,
+}
+
+impl Signers {
+    fn of(network: &Network) -> Result<Self> {
+        let key = |name: &str| {
+            let leaf = network.pki.pen(name)?.chain.into_iter().next().context("a certificate")?;
+            VerifyingKey::from_certificate(&leaf).with_context(|| format!("the key of {name}"))
+        };
+        Ok(Self { recipient: key("inps")?, gateway: key(GATEWAY)? })
+    }
+
+    fn check(&self, noticed: &Noticed) -> Result<()> {
+        let signed =
+            [(&noticed.receipt, &self.recipient, "its receipt"), (&noticed.evidence, &self.gateway, "its evidence")];
+        for (statement, key, what) in signed {
+            let Some(statement) = statement else { continue };
+            let header = batch::verify(&statement.jws, key).with_context(|| format!("the signature on {what}"))?;
+            batch::check_inclusion(statement, &header).with_context(|| format!("{what} in its batch"))?;
         }
         Ok(())
     }
@@ -192,7 +222,7 @@ async fn answer(stream: &mut Submitting, waiting: &mut VecDeque<Vec<String>>, bo
 }
 
 /// Settles what comes and acknowledges news, until the connection breaks.
-async fn receive(player: Player, book: Arc<Book>) -> Result<()> {
+async fn receive(player: Player, book: Arc<Book>, signers: Signers) -> Result<()> {
     let mut inbox = Receiving::open(&player.peer, CREDIT).await?;
     loop {
         let (deliveries, notices) = inbox.next(FRAME_MAX).await?;
@@ -212,6 +242,11 @@ async fn receive(player: Player, book: Arc<Book>) -> Result<()> {
             let answers = inbox.receipts(&receipts, &player.pen).await?;
             for (id, answer) in ids.iter().zip(answers) {
                 book.note(|accounts| accounts.settled(id, answer.refused));
+            }
+        }
+        for noticed in &notices {
+            if let Err(error) = signers.check(noticed) {
+                book.note(|accounts| accounts.lost.push(format!("news of {}: {error:#}", noticed.notice.message_id)));
             }
         }
         let told: Vec<String> = notices.iter().map(|noticed| book.note(|accounts| accounts.told(noticed))).collect();
