@@ -35,4 +35,5 @@ pub mod small_disk;
 pub mod source;
 pub mod submitting;
 pub mod traffic;
+pub mod verify;
 pub mod witness;

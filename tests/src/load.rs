@@ -38,9 +38,23 @@ const SENDERS: usize = 2;
 /// # Errors
 /// When anything is missing, double, or shown again; with what and with the logs.
 pub async fn survives(network: &Network, least: usize, trouble: impl Future<Output = Result<()>>) -> Result<()> {
+    survives_with(network, least, "situation", trouble).await
+}
+
+/// The same with other words before each referral's number, so that it is as large as a test likes.
+///
+/// # Errors
+/// The same.
+pub async fn survives_with(
+    network: &Network,
+    least: usize,
+    words: &str,
+    trouble: impl Future<Output = Result<()>>,
+) -> Result<()> {
     let (sender, recipient) = (network.desk("caritas")?, network.desk("inps")?);
     let (news, work) = (Clerk::reads(&sender), accepting(&recipient));
-    let numbers = Arc::new(Numbers { next: AtomicUsize::new(0), least, over: AtomicBool::new(false) });
+    let numbers =
+        Arc::new(Numbers { next: AtomicUsize::new(0), least, over: AtomicBool::new(false), words: words.to_owned() });
     let sent = send(&sender, &numbers);
     let trouble = async {
         let ended = trouble.await;
@@ -83,6 +97,7 @@ struct Numbers {
     next: AtomicUsize,
     least: usize,
     over: AtomicBool,
+    words: String,
 }
 
 impl Numbers {
@@ -103,7 +118,7 @@ async fn send(desk: &Desk, numbers: &Arc<Numbers>) -> Result<Vec<String>> {
         senders.spawn(async move {
             let mut sent = Vec::new();
             while let Some(number) = numbers.next() {
-                sent.push((number, send_one(&desk, &conversation, number).await?));
+                sent.push((number, send_one(&desk, &conversation, &numbers.words, number).await?));
             }
             Ok::<_, anyhow::Error>(sent)
         });
@@ -116,7 +131,7 @@ async fn send(desk: &Desk, numbers: &Arc<Numbers>) -> Result<Vec<String>> {
     Ok(sent.into_iter().map(|(_, id)| id).collect())
 }
 
-async fn send_one(desk: &Desk, conversation: &str, number: usize) -> Result<String> {
+async fn send_one(desk: &Desk, conversation: &str, words: &str, number: usize) -> Result<String> {
     let mut attached = Vec::new();
     if number.is_multiple_of(ATTACHMENT_EACH) {
         let content = sample::bytes(ATTACHMENT_BYTES, u64::try_from(number)?);
@@ -125,7 +140,7 @@ async fn send_one(desk: &Desk, conversation: &str, number: usize) -> Result<Stri
     let request = SendReferralRequest {
         sending: Some(sample::sending(&format!("load-{number}"), &attached)),
         to: "inps".into(),
-        referral: Some(sample::referral(&format!("situation {number}"))),
+        referral: Some(sample::referral(&format!("{words} {number}"))),
         conversation_id: conversation.to_owned(),
     };
     let first = insist(PATIENCE, || desk.send_referral(request.clone())).await?;
