@@ -15,7 +15,7 @@ use crate::{
 /// How many cuts there are in all.
 const CUTS: &str = "TRAMITE_CUTS";
 /// Promises among which they are spread.
-const PROMISES: u64 = 15;
+const PROMISES: u64 = 16;
 
 /// One of the promises: its number, its name, its chance.
 #[derive(Debug)]

@@ -410,21 +410,41 @@ struct Machines {
 
 impl Machines {
     async fn start(on_disk: &'static [&'static str]) -> Result<Self> {
+        let machines = Self::prepare(on_disk)?;
+        for name in ["gateway", "caritas", "inps"] {
+            machines.network.node(name)?.process.start().await?;
+        }
+        machines.network.ready().await?;
+        Ok(machines)
+    }
+
+    /// Nothing runs yet.
+    fn prepare(on_disk: &'static [&'static str]) -> Result<Self> {
         let disk = LoopDisk::make()?;
         let mut builder = Network::builder().institutions(&["caritas", "inps"]);
         for name in on_disk {
             builder = builder.on(name, &disk)?;
         }
-        Ok(Self { network: builder.start().await?, disk, on_disk })
+        Ok(Self { network: builder.prepare()?, disk, on_disk })
     }
 
     /// Power goes and comes back.
     async fn cut(&self) -> Result<()> {
+        self.power_goes().await?;
+        self.power_comes_back().await
+    }
+
+    async fn power_goes(&self) -> Result<()> {
         self.disk.cut()?;
         for name in self.on_disk {
             self.network.node(name)?.process.kill().await?;
         }
-        self.power_comes_back().await
+        Ok(())
+    }
+
+    /// An adapter's store, as it is seen from outside the disk's own namespace.
+    fn store(&self, name: &str) -> PathBuf {
+        self.disk.seen_from_here().join(name).join("store")
     }
 
     async fn power_comes_back(&self) -> Result<()> {
@@ -461,6 +481,144 @@ async fn a_network_survives(promise: Option<Promise>, on_disk: &'static [&'stati
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn adapters_survive_a_power_cut() -> Result<()> {
     a_network_survives(Promise::of(9, "both adapters at once")?, &["caritas", "inps"]).await
+}
+
+/// Large referrals, until a cut has come upon each of these at each adapter.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn adapters_survive_power_cuts_while_segments_change_and_contents_are_erased() -> Result<()> {
+    let Some(mut promise) = Promise::of(13, "while adapters change segments and erase")? else { return Ok(()) };
+    let machines = Machines::start(&["caritas", "inps"]).await?;
+    let mut seen = Vec::new();
+    let trouble = async {
+        let changed =
+            |seen: &[(&str, Upon)], name| seen.iter().any(|(of, upon)| *of == name && upon.changed_segments());
+        let erasing = |seen: &[(&str, Upon)]| seen.iter().any(|(_, upon)| upon.was_erasing());
+        let all = |seen: &[(&str, Upon)]| changed(seen, "caritas") && changed(seen, "inps") && erasing(seen);
+        for _ in 0..MORE_MAX {
+            if all(&seen) {
+                break;
+            }
+            let before = [segments(&machines.store("caritas"))?, segments(&machines.store("inps"))?];
+            sleep(SOON + promise.dice.within(SOON)).await;
+            machines.power_goes().await?;
+            machines.disk.mount_again()?;
+            for (name, before) in ["caritas", "inps"].into_iter().zip(&before) {
+                seen.push((name, Upon::found(&machines.store(name), before).await?));
+            }
+            machines.power_comes_back().await?;
+            machines.network.ready().await?;
+        }
+        ensure!(all(&seen), "no cut came upon what this is about: {seen:?}");
+        Ok(())
+    };
+    let survived = load::survives_with(&machines.network, 8, &"€".repeat(LARGE_LETTERS), trouble).await;
+    survived.with_context(|| promise.failed(&machines.network))?;
+    promise.kept(seen);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn power_cuts_while_adapters_recover_from_a_power_cut_take_nothing() -> Result<()> {
+    let Some(mut promise) = Promise::of(14, "while adapters recover")? else { return Ok(()) };
+    let mut early = 0;
+    for cuts in promise.networks(CUTS_OF_ONE) {
+        let machines = Machines::start(&["caritas", "inps"]).await?;
+        let processes = [&machines.network.node("caritas")?.process, &machines.network.node("inps")?.process];
+        let trouble = async {
+            for _ in 0..cuts {
+                sleep(promise.dice.within(SOON)).await;
+                machines.power_goes().await?;
+                let (begun, lines) = (Instant::now(), processes.map(|process| process.log().lines().len()));
+                machines.power_comes_back().await?;
+                processes[0].log().wait_for(lines[0], &[OPEN], START_MAX).await?;
+                let opening = begun.elapsed();
+                for _ in 0..EARLY {
+                    machines.power_goes().await?;
+                    let lines = processes.map(|process| process.log().lines().len());
+                    machines.power_comes_back().await?;
+                    sleep(promise.dice.within(opening)).await;
+                    machines.power_goes().await?;
+                    let open = |(process, from): (&Process, usize)| {
+                        process.log().lines()[from..].iter().any(|line| line.contains(OPEN))
+                    };
+                    early += processes.into_iter().zip(lines).filter(|pair| !open(*pair)).count();
+                }
+                machines.power_comes_back().await?;
+                machines.network.ready().await?;
+            }
+            Ok(())
+        };
+        let survived = load::survives(&machines.network, 8, trouble).await;
+        survived.with_context(|| promise.failed(&machines.network))?;
+    }
+    ensure!(early > 0, "every recovery was over before the next cut");
+    promise.kept(format!("{early} recoveries were cut off"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn adapters_survive_power_cuts_while_their_directories_are_made_and_in_their_first_second() -> Result<()> {
+    let Some(mut promise) = Promise::of(15, "an adapter's first second")? else { return Ok(()) };
+    let (mut early, mut answered) = (0, 0);
+    for round in promise.networks(1).chain(0..MORE_MAX) {
+        if early > 0 && answered > 0 {
+            break;
+        }
+        let machines = Machines::prepare(&["caritas"])?;
+        machines.network.gateway.process.start().await?;
+        machines.network.adapter("inps")?.process.start().await?;
+        let folder = machines.disk.seen_from_here().join("caritas");
+        let process = &machines.network.adapter("caritas")?.process;
+        let kept = async {
+            let cuts = cut_while_it_is_made(&machines.disk, process, &folder, &mut promise.dice).await?;
+            early += cuts;
+            let answered = first_second_of_an_adapter(&machines, round).await?;
+            // One that was open before had its first second then.
+            anyhow::Ok(if cuts == EARLY { answered } else { 0 })
+        };
+        let kept = kept.await;
+        answered += kept.with_context(|| promise.failed(&machines.network))?;
+    }
+    ensure!(early > 0 && answered > 0, "{early} cuts while it was made, {answered} answers within the first second");
+    promise.kept(format!("{early} cuts while it was made, {answered} answers within the first second"));
+    Ok(())
+}
+
+/// An attachment and a referral, as soon as each is taken, and a cut right after either or a second after the store was opened. Says how
+/// many were answered within that second.
+async fn first_second_of_an_adapter(machines: &Machines, round: u64) -> Result<usize> {
+    let (sender, recipient) = (machines.network.desk("caritas")?, machines.network.desk("inps")?);
+    let process = &machines.network.adapter("caritas")?.process;
+    let file = sample::bytes(usize::try_from(PART_BYTES)?, round);
+    let lines = process.log().lines().len();
+    process.start().await?;
+    process.log().wait_for(lines, &[OPEN], START_MAX).await?;
+    let (mut attached, mut sent) = (None, None);
+    let work = async {
+        let id = [insist(PATIENCE, || sender.attach("family.pdf", &file)).await?.attachment_id];
+        attached = Some(id.clone());
+        sent = Some(insist(PATIENCE, || sender.refer_with("inps", "early", "early", &id)).await?);
+        anyhow::Ok(())
+    };
+    if let Ok(early) = timeout(SECOND, work).await {
+        early?;
+    }
+    let answered = usize::from(attached.is_some()) + usize::from(sent.is_some());
+    machines.cut().await?;
+    machines.network.ready().await?;
+    // What was answered is there; what was not is done now.
+    let id = match attached {
+        Some(id) => id,
+        None => [insist(PATIENCE, || sender.attach("family.pdf", &file)).await?.attachment_id],
+    };
+    let again = insist(PATIENCE, || sender.refer_with("inps", "early", "early", &id)).await?;
+    if let Some(sent) = sent {
+        ensure!(again.repeated && again.message_id == sent.message_id, "a repeat made another referral: {again:?}");
+    }
+    waiting(&recipient, &again.message_id).await?;
+    let content = insist(PATIENCE, || recipient.attachment(&again.message_id, 0)).await?;
+    ensure!(content == file, "the attachment is another");
+    Ok(answered)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
