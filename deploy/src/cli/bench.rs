@@ -10,42 +10,47 @@ const CONTENT: u64 = 2_048;
 /// Measure a gateway on this machine: messages a second, latencies, CPU, memory, and the limits of the machine beside them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What runs: a gateway on a fresh store, a process that sends and a process that receives for every
-recipient, each a process of its own over mutual TLS on the loopback. Every message is a referral
-in a case and a conversation of its own; contents are sealed before the clock starts, and nothing
-is opened. Within the clock: origins are written, hashed and signed (one signature a frame); the
-gateway checks, signs, syncs; acceptances are verified; recipients check digests, origin and
-acceptance, sign receipts, and wait for the word that they stand; the sender checks and
-acknowledges the notices that tell it.
+What runs: a gateway on a fresh store, a process that sends and a process that
+receives for every recipient, each a process of its own over mutual TLS on the
+loopback. Every message is a referral in a case and a conversation of its own;
+contents are sealed before the clock starts, and nothing is opened. Within the
+clock: origins are written, hashed and signed (one signature a frame); the
+gateway checks, signs, syncs; acceptances are verified; recipients check
+digests, origin and acceptance, sign receipts, and wait for the word that they
+stand; the sender checks and acknowledges the notices that tell it.
 
-In flight: at most so many messages are submitted and not yet acknowledged, as a broker's
-unconfirmed publishes; and at most --unsettled of them without the notice of their receipt. With
---in-flight 1 the next message begins when the one before has come back with its receipt.
+In flight: at most so many messages are submitted and not yet acknowledged, as a
+broker's unconfirmed publishes; and at most --unsettled of them without the
+notice of their receipt. With --in-flight 1 the next message begins when the one
+before has come back with its receipt.
 
-A content of more than 64 KiB (--content 20MiB) travels as a sealed part beside a body of 2 KiB.
-It is sealed once before the clock starts, and the same bytes are put anew for every message
-(PutPart). In flight begins with its first frame, at most 8 at a time; frames have one message each;
-at most 512 MiB wait at the gateway, unless --unsettled says otherwise. The recipient gets the part
-(GetPart) and checks its digest before it signs a receipt. The limits are then the same part written
-and synced, and put over a bare stream, which carries it once where the gateway carries it in and
-out: half of the bare stream's bytes a second is to be reached. --backlog has no parts.
+A content of more than 64 KiB (--content 20MiB) travels as a sealed part beside
+a body of 2 KiB. It is sealed once before the clock starts, and the same bytes
+are put anew for every message (PutPart). In flight begins with its first frame,
+at most 8 at a time; frames have one message each; at most 512 MiB wait at the
+gateway, unless --unsettled says otherwise. The recipient gets the part
+(GetPart) and checks its digest before it signs a receipt. The limits are then
+the same part written and synced, and put over a bare stream, which carries it
+once where the gateway carries it in and out: half of the bare stream's bytes a
+second is to be reached. --backlog has no parts.
 
-At the end the accounts are checked: every message was acknowledged, delivered once, settled and
-noticed. The exit code is 1 when they do not come out even.
+At the end the accounts are checked: every message was acknowledged, delivered
+once, settled and noticed. The exit code is 1 when they do not come out even.
 
-Groups synced are those of the gateway's journal, one fdatasync each, as its metrics page counts
-them (tramite_gateway_store_groups); what is synced for parts is not among them. In the JSON answer
-they are called fdatasync_calls.
+Groups synced are those of the gateway's journal, one fdatasync each, as its
+metrics page counts them (tramite_gateway_store_groups); what is synced for
+parts is not among them. In the JSON answer they are called fdatasync_calls.
 
 Examples:
-  tramite bench                               1 and 256 in flight, 10 s each
-  tramite bench --in-flight 256 --frame 1     a signature for each message
-  tramite bench --backlog 1000000 --kill      a million waiting first; restart after a SIGKILL
-  tramite bench --content 20MiB               long contents, as sealed parts: MiB a second
-  tramite bench --idle 996 --json             a thousand institutions connected, for a program
+  tramite bench                              1 and 256 in flight, 10 s each
+  tramite bench --in-flight 256 --frame 1    a signature for each message
+  tramite bench --backlog 1000000 --kill     a million waiting; then a SIGKILL
+  tramite bench --content 20MiB              long contents: MiB a second
+  tramite bench --idle 996 --json            a thousand connected, for a program
 
-Next: compare the ratios, not the figures: another machine has another disk. In the source,
-tests/peers/compare.py runs this and the brokers that are installed, and prints one table.")]
+Next: compare the ratios, not the figures: another machine has another disk. In
+the source, tests/peers/compare.py runs this and the brokers that are installed,
+and prints one table.")]
 pub(crate) struct Bench {
     /// Messages submitted and not yet acknowledged; may be given several times, a run each [default: 1 and 256].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=65_536))]

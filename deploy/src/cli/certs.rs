@@ -10,14 +10,18 @@ use clap::{Args, Subcommand, ValueEnum};
   tramite certs init --dir network --trust-domain tramite.example
   tramite certs issue --dir network --role gateway --name gateway \\
       --dns gateway.example --out gateway/certs
-  tramite certs issue --dir network --role institution --name inps --out inps/certs
+  tramite certs issue --dir network --role institution --name inps \\
+      --out inps/certs
   tramite certs issue --dir network --role operator --name anna --out anna
   tramite certs crl --dir network --publish gateway/certs --publish inps/certs
 
-The authority is then in network/authority. A revocation list counts for seven days, and
-after that nobody gets in: a timer writes a new one before that (deploy/systemd/tramite-crl.timer). The authority's key never leaves its directory, which belongs on a machine
-of its own. Each member pins root.pem, which it gets out of band. Key files have mode 0600 and are refused otherwise.
-An institution changes its encryption key by itself: tramite certs rotate-encryption-key DIR")]
+The authority is then in network/authority. A revocation list counts for seven
+days, and after that nobody gets in: a timer writes a new one before that
+(deploy/systemd/tramite-crl.timer). The authority's key never leaves its
+directory, which belongs on a machine of its own. Each member pins root.pem,
+which it gets out of band. Key files have mode 0600 and are refused otherwise.
+An institution changes its encryption key by itself: tramite certs
+rotate-encryption-key DIR")]
 pub(crate) struct Certs {
     #[command(subcommand)]
     pub(crate) command: CertsCommand,
@@ -47,14 +51,15 @@ pub(crate) enum CertsCommand {
         within: Option<u32>,
     },
     /// Put a new encryption key into an institution's folder; the old ones stay for what is on its way.
-    #[command(
-        after_help = "Run it at the institution, as its adapter's user, on the folder that [encryption] keys of adapter.toml names:
+    #[command(after_help = "Run it at the institution, as its adapter's user, on the folder that
+[encryption] keys of adapter.toml names:
   tramite certs rotate-encryption-key /etc/tramite/inps
-It needs no authority: the new key is certified by the key record that the adapter signs and publishes. A running
-adapter takes it up within seconds (at once at SIGHUP), and others seal to it as soon as they have the record. What
-was sealed to an old key still opens as long as its file is there: keep it until its record is past its expiry, a year
-at most. Where adapter.toml names one with [encryption] active, change that too."
-    )]
+It needs no authority: the new key is certified by the key record that the
+adapter signs and publishes. A running adapter takes it up within seconds (at
+once at SIGHUP), and others seal to it as soon as they have the record. What was
+sealed to an old key still opens as long as its file is there: keep it until its
+record is past its expiry, a year at most. Where adapter.toml names one with
+[encryption] active, change that too.")]
     RotateEncryptionKey {
         /// The folder with the institution's enc-KEY-ID.key.
         #[arg(value_name = "DIR")]

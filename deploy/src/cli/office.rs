@@ -69,8 +69,10 @@ pub(crate) enum DocumentsCommand {
   tramite documents request --to comune --document RESIDENZA --mode verify \\
       --statement 'Resident for five years' --codice-fiscale RSSMRA80A01A944I
 
-Ask for the least that serves: yes or no (verify), then the datum (value), then a copy.
-Next: `tramite inbox --watch` shows the answer; then confirm it with `tramite send`.")]
+Ask for the least that serves: yes or no (verify), then the datum (value), then
+a copy.
+Next: `tramite inbox --watch` shows the answer; then confirm it with `tramite
+send`.")]
     Request(Box<RequestDocuments>),
     /// List the document codes.
     Kinds,

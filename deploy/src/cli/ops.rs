@@ -12,8 +12,8 @@ use super::GatewayAddress;
   tramite ops dead-letters
   tramite ops redrive 0198… --reason 'recipient has a new key'
 
-No command shows content or personal data. What changes something needs a reason, which is
-kept in the log.")]
+No command shows content or personal data. What changes something needs a
+reason, which is kept in the log.")]
 pub(crate) struct Ops {
     #[command(flatten)]
     pub(crate) address: GatewayAddress,
@@ -27,16 +27,17 @@ pub(crate) enum OpsCommand {
     #[command(after_help = "Example:
   tramite ops overview
 
-Next: `tramite ops dead-letters` where there are any; `tramite ops release clock`
-where the clock is held and right.")]
+Next: `tramite ops dead-letters` where there are any; `tramite ops release
+clock` where the clock is held and right.")]
     Overview,
     /// What waits for whom.
     #[command(after_help = "Example:
   tramite ops queues
 
 online: its adapter is connected. held: an operator stopped deliveries. waiting:
-all that has not ended; of it sent, and not yet receipted; retry, an attempt failed
-and the next one is due later. dead: given up. oldest: when the first was accepted.
+all that has not ended; of it sent, and not yet receipted; retry, an attempt
+failed and the next one is due later. dead: given up. oldest: when the first was
+accepted.
 Next: `tramite ops messages --institution NAME` shows what waits for one.")]
     Queues,
     /// Messages that have not ended, oldest first.
@@ -60,8 +61,8 @@ Next: of a dead letter, `tramite ops redrive` or `tramite ops discard`.")]
     #[command(after_help = "Example:
   tramite ops dead-letters
 
-Next: put right what the last reason names, then `tramite ops redrive MESSAGE`; or
-`tramite ops discard MESSAGE`.")]
+Next: put right what the last reason names, then `tramite ops redrive MESSAGE`;
+or `tramite ops discard MESSAGE`.")]
     DeadLetters(Page),
     /// Put a dead letter back into its queue, under the same id.
     #[command(after_help = "Example:
@@ -81,8 +82,8 @@ Next: `tramite ops dead-letters` shows what is left.")]
   tramite ops hold inps --reason 'maintenance until noon'
 
 It stays so over a restart of the gateway.
-Next: `tramite ops release inps --reason …` goes on; `tramite ops queues` shows who
-is held.")]
+Next: `tramite ops release inps --reason …` goes on; `tramite ops queues` shows
+who is held.")]
     Hold(Gate),
     /// Go on with deliveries to an institution. `clock`: the gateway's date and time are right.
     #[command(after_help = "Examples:

@@ -16,9 +16,10 @@ use clap::{Args, Subcommand};
 
 STORE is the node's data folder (`data` in its configuration), or the
 configuration file itself. Stop the node first, and ask as the user that it runs
-as: a file that anybody else makes there, the node could not open. Only `rebuild`
-changes anything. `verify` and `stat` make the rows of the outbox anew in the
-folder for temporary files (TMPDIR), which needs as much room as the outbox has.")]
+as: a file that anybody else makes there, the node could not open. Only
+`rebuild` changes anything. `verify` and `stat` make the rows of the outbox anew
+in the folder for temporary files (TMPDIR), which needs as much room as the
+outbox has.")]
 pub(crate) struct Store {
     #[command(subcommand)]
     pub(crate) command: StoreCommand,
@@ -32,10 +33,10 @@ pub(crate) enum StoreCommand {
 
 Names the first bad record by file and offset, and how much was sound before it;
 exit code 1 then. A tail that was never acknowledged and an outbox that was not
-left clean are no damage: the next start repairs both. Changes nothing.
-A node does not start from a journal with a damaged group, header or mark. It does
-from one in which only a content is damaged: that message is set aside when its
-turn comes, and everything else is served.
+left clean are no damage: the next start repairs both. Changes nothing. A node
+does not start from a journal with a damaged group, header or mark. It does from
+one in which only a content is damaged: that message is set aside when its turn
+comes, and everything else is served.
 Next: its last lines say what to do about each kind of finding.")]
     Verify(At),
     /// Make the outbox anew from the journal; what was wrong with it is gone.
@@ -43,8 +44,9 @@ Next: its last lines say what to do about each kind of finding.")]
   sudo -u tramite-gateway tramite store rebuild /var/lib/tramite-gateway
 
 The journal is the truth and is only read; a tail of it that was never
-acknowledged is cut, as at every start. Nothing that waits is lost or sent twice.
-Only the user that owns the store may: the files that are made are the node's.
+acknowledged is cut, as at every start. Nothing that waits is lost or sent
+twice. Only the user that owns the store may: the files that are made are the
+node's.
 Next: `tramite store verify`, then start the node.")]
     Rebuild(At),
     /// Show sizes: segments, facts by kind, contents, queues, outbox, parts.
