@@ -81,7 +81,7 @@ pub(crate) async fn run(asked: cli::Bench, output: &Output) -> Result<Exit, Fail
     let measured = tokio::select! {
         measured = measure(&asked, &mut network, &live) => measured,
         () = stop.cancelled() => {
-            Err(Failure::new(Exit::Failed, "it was interrupted", "Nothing was kept; a shorter run has a smaller --duration."))
+            Err(Failure::new(Exit::Failed, "it was interrupted", "Run it again; a smaller --duration ends sooner."))
         }
     };
     live.end();

@@ -288,9 +288,9 @@ mod tests {
     }
 
     #[test]
-    fn every_command_of_operators_and_stores_has_an_example_and_says_what_comes_next() {
+    fn every_command_of_operators_stores_and_authorities_has_an_example_and_says_what_comes_next() {
         let all = Cli::command();
-        for group in ["ops", "store"] {
+        for group in ["ops", "store", "certs"] {
             for inner in all.find_subcommand(group).unwrap().get_subcommands() {
                 each(inner, &mut |command, help| {
                     let taught = help.contains("Example") && help.contains("Next: ");

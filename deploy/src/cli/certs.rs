@@ -30,6 +30,10 @@ pub(crate) struct Certs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum CertsCommand {
     /// Make an authority: root, ledger, first revocation list.
+    #[command(after_help = "Example:
+  tramite certs init --dir network --trust-domain tramite.example
+
+Next: `tramite certs issue` for the gateway, then for each institution.")]
     Init {
         #[command(flatten)]
         at: AuthorityDir,
@@ -38,8 +42,20 @@ pub(crate) enum CertsCommand {
         trust_domain: String,
     },
     /// Issue everything that a member needs into a folder: certificates, keys, root, revocation list.
+    #[command(after_help = "Examples:
+  tramite certs issue --dir network --role institution --name inps \\
+      --out inps/certs
+  tramite certs issue --dir network --role operator --name anna --out anna
+
+Next: hand the folder over in person; `tramite certs show DIR` says when its
+certificates end.")]
     Issue(Issue),
     /// Renew certificates of a member's folder with new keys, and its revocation list.
+    #[command(after_help = "Example:
+  tramite certs renew --dir network --within 30 inps/certs
+
+Next: put the folder back where it is used; running nodes take it up by
+themselves.")]
     Renew {
         #[command(flatten)]
         at: AuthorityDir,
@@ -52,14 +68,16 @@ pub(crate) enum CertsCommand {
     },
     /// Put a new encryption key into an institution's folder; the old ones stay for what is on its way.
     #[command(after_help = "Run it at the institution, as its adapter's user, on the folder that
-[encryption] keys of adapter.toml names:
-  tramite certs rotate-encryption-key /etc/tramite/inps
+[encryption] keys of adapter.toml names. Example:
+  tramite certs rotate-encryption-key /etc/tramite/certs
+
 It needs no authority: the new key is certified by the key record that the
 adapter signs and publishes. A running adapter takes it up within seconds (at
 once at SIGHUP), and others seal to it as soon as they have the record. What was
 sealed to an old key still opens as long as its file is there: keep it until its
 record is past its expiry, a year at most. Where adapter.toml names one with
-[encryption] active, change that too.")]
+[encryption] active, change that too.
+Next: the gateway's log says `published a key record`, with the institution.")]
     RotateEncryptionKey {
         /// The folder with the institution's enc-KEY-ID.key.
         #[arg(value_name = "DIR")]
@@ -69,6 +87,12 @@ record is past its expiry, a year at most. Where adapter.toml names one with
         suite: Option<String>,
     },
     /// Revoke a certificate for good, and write a new revocation list.
+    #[command(after_help = "Example:
+  tramite certs revoke --dir network inps/certs/tls.pem \\
+      --reason key-compromise --publish gateway/certs
+
+Next: the list counts where it is: `tramite certs crl --publish DIR` for every
+other member.")]
     Revoke {
         #[command(flatten)]
         at: AuthorityDir,
@@ -83,6 +107,10 @@ record is past its expiry, a year at most. Where adapter.toml names one with
         publish: Vec<PathBuf>,
     },
     /// Write a new revocation list.
+    #[command(after_help = "Example:
+  tramite certs crl --dir network --publish gateway/certs --publish inps/certs
+
+Next: a timer that does it every day (deploy/systemd/tramite-crl.timer).")]
     Crl {
         #[command(flatten)]
         at: AuthorityDir,
@@ -94,6 +122,12 @@ record is past its expiry, a year at most. Where adapter.toml names one with
         publish: Vec<PathBuf>,
     },
     /// Show certificates and revocation lists, and when they end.
+    #[command(after_help = "Examples:
+  tramite certs show network           all that was issued
+  tramite certs show inps/certs        what one member has
+
+Next: `tramite certs renew` what ends soon, `tramite certs crl` before the list
+does.")]
     Show {
         /// An authority's folder, a member's folder, or files.
         #[arg(value_name = "PATH", required = true)]
