@@ -14,10 +14,10 @@ use anyhow::{Result, ensure};
 
 use crate::component;
 
-/// An error that a system call on a file will answer once.
+/// An error that a system call on one of some files will answer once.
 #[derive(Debug, Clone)]
 pub struct Fault {
-    file: PathBuf,
+    files: Vec<PathBuf>,
     call: &'static str,
     /// Which call of a thread, from 1.
     when: u32,
@@ -43,7 +43,13 @@ impl Fault {
     /// The `when`-th call of a thread on a file fails with EIO.
     #[must_use]
     pub fn eio(file: &Path, call: &'static str, when: u32, log: &Path) -> Self {
-        Self { file: file.to_owned(), call, when, log: log.to_owned() }
+        Self::eio_among(vec![file.to_owned()], call, when, log)
+    }
+
+    /// The same on whichever of some files comes first; they need not be there yet.
+    #[must_use]
+    pub fn eio_among(files: Vec<PathBuf>, call: &'static str, when: u32, log: &Path) -> Self {
+        Self { files, call, when, log: log.to_owned() }
     }
 
     /// What runs a command with this fault. What it runs stays the child of whoever starts it.
@@ -51,7 +57,7 @@ impl Fault {
     pub fn tracer(&self) -> Vec<OsString> {
         let inject = format!("inject={}:error=EIO:when={}", self.call, self.when);
         let trace = format!("trace={},fdatasync,fsync", self.call);
-        let words: [OsString; 11] = [
+        let words: [OsString; 9] = [
             "strace".into(),
             "-D".into(),
             "-f".into(),
@@ -59,12 +65,11 @@ impl Fault {
             "-qq".into(),
             "-o".into(),
             self.log.clone().into(),
-            "-P".into(),
-            self.file.clone().into(),
             "-e".into(),
             trace.into(),
         ];
-        words.into_iter().chain(["-e".into(), inject.into()]).collect()
+        let files = self.files.iter().flat_map(|file| ["-P".into(), file.clone().into()]);
+        words.into_iter().chain(files).chain(["-e".into(), inject.into()]).collect()
     }
 
     /// Asserts that the error was answered, and that nothing was tried with that file afterwards.

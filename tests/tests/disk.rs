@@ -9,10 +9,11 @@ use tramite_proto::pb::statement::v1::{SealedMessage, Statement};
 use tramite_tests::{
     attack::{Player, gateway_and, join, reason},
     failing_disk::{self, Fault},
-    forge::{Draft, content, receipt},
+    forge::{Draft, b64, content, receipt},
     network::{Network, PATIENCE},
     receiving::Receiving,
     small_disk::SmallDisk,
+    submitting::Part,
 };
 
 /// Mebibytes of a disk that is full soon.
@@ -156,11 +157,20 @@ async fn a_disk_full_of_large_messages_delivers_them_and_takes_up_again_by_itsel
     a_full_disk(32 * 1024 + 16).await
 }
 
+/// More records than these tests write.
+const SEQUENCES_MAX: u32 = 300;
+/// Two frames and more.
+const PART_BYTES: u64 = 1024 * 1024;
 /// The call of the writer that fails: the players' keys are recorded before, and some messages.
 const FAILING: u32 = 8;
 
 /// The gateway's journal fails once; `file` is in its folder.
 async fn a_failing_disk(file: &str, call: &'static str) -> Result<()> {
+    a_failing_file(&[file.to_owned()], call, FAILING, file).await
+}
+
+/// The first of these files that comes to its `when`-th call fails; `said` is in the line that tells of it.
+async fn a_failing_file(files: &[String], call: &'static str, when: u32, said: &str) -> Result<()> {
     if !failing_disk::can_be_had()? {
         return Ok(());
     }
@@ -168,14 +178,15 @@ async fn a_failing_disk(file: &str, call: &'static str) -> Result<()> {
     drop((caritas, inps));
     let process = &network.gateway.process;
     process.terminate(PATIENCE).await?;
-    let path = network.gateway.folder.join("data/journal").join(file);
-    let fault = Fault::eio(&path, call, FAILING, &network.folder().join("strace"));
+    let journal = network.gateway.folder.join("data/journal");
+    let files = files.iter().map(|file| if file.is_empty() { journal.clone() } else { journal.join(file) }).collect();
+    let fault = Fault::eio_among(files, call, when, &network.folder().join("strace"));
     process.start_under(&fault.tracer()).await?;
     let lines = process.log().lines().len();
     let caritas = join(&network, "caritas").await?;
     let mut sent = Vec::new();
     let unanswered = loop {
-        let draft = referral(528);
+        let draft = referral(32 * 1024 + 16);
         let message = draft.signed(&caritas.pen)?;
         match caritas.peer.submit(message.clone()).await {
             Ok(acceptance) => sent.push(Sent { draft, message, acceptance }),
@@ -190,7 +201,7 @@ async fn a_failing_disk(file: &str, call: &'static str) -> Result<()> {
     ensure!(sent.len() > 2, "it failed too early\n{}", network.logs());
     let status = process.exited(PATIENCE).await?;
     ensure!(!status.success(), "it ended with {status}");
-    process.log().wait_for(lines, &["the store failed", file, "start again"], PATIENCE).await?;
+    process.log().wait_for(lines, &["the store failed", said, "start again"], PATIENCE).await?;
     fault.was_the_last_call()?;
     is_sound(&network.gateway.folder.join("data")).await?;
     process.start().await?;
@@ -211,4 +222,91 @@ async fn a_sync_that_fails_is_never_tried_again_and_nothing_of_its_group_is_ackn
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_fails_stops_the_gateway_and_nothing_of_its_group_is_acknowledged() -> Result<()> {
     a_failing_disk("0000000000000001.seg", "pwrite64").await
+}
+
+/// Whichever name the second segment gets: that of its first record.
+fn later_segments() -> Vec<String> {
+    (2..SEQUENCES_MAX).map(|first| format!("{first:016x}.seg")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sync_that_fails_in_a_new_segment_stops_the_gateway_and_nothing_of_its_group_is_acknowledged() -> Result<()> {
+    a_failing_file(&later_segments(), "fdatasync", 1, ".seg").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_fails_in_a_new_segment_stops_the_gateway_and_nothing_of_its_group_is_acknowledged() -> Result<()>
+{
+    a_failing_file(&later_segments(), "pwrite64", 1, ".seg").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_cannot_be_synced_stops_the_gateway_when_it_needs_a_segment() -> Result<()> {
+    a_failing_file(&[String::new()], "fsync", 1, "begin a segment").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mark_that_cannot_be_written_stops_the_gateway_and_nothing_behind_it_is_acknowledged() -> Result<()> {
+    a_failing_file(&["synced".to_owned()], "pwrite64", FAILING, "the mark").await
+}
+
+/// A part of a message that is not sent yet.
+fn with_part(plain: u64) -> (Draft, Part) {
+    let draft = referral(528);
+    let part = Part::of(draft.id(), plain);
+    let named = serde_json::json!([{ "len": part.length, "s256": b64(&part.sha256) }]);
+    (draft.with("parts", named), part)
+}
+
+/// Puts a part and sends its message, and sees both at the recipient.
+async fn part_arrives(caritas: &Player, inps: &Player, draft: Draft, part: Part) -> Result<()> {
+    ensure!(part.put(&caritas.peer, draft.id(), "inps").await?, "it was there already: an unanswered part was kept");
+    let message = draft.signed(&caritas.pen)?;
+    let acceptance = caritas.peer.submit(message.clone()).await?;
+    ensure!(part.is_there(&inps.peer, draft.id()).await?, "its part is another");
+    settle_all(inps, &[Sent { draft, message, acceptance }]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_is_refused_on_a_full_disk_leaves_nothing_there_and_is_taken_when_there_is_room() -> Result<()> {
+    let Some(disk) = SmallDisk::mount(DISK_MIB)? else { return Ok(()) };
+    let (network, caritas, inps) = on(&disk).await?;
+    let id = network.gateway.process.id().await;
+    let (draft, part) = with_part(PART_BYTES);
+    // No room at all, and room for half of it.
+    for left in [0, PART_BYTES / 2] {
+        let others = disk.fill("others", left)?;
+        let room = disk.room()?;
+        let refused = part.put(&caritas.peer, draft.id(), "inps").await.err().context("a part was taken")?;
+        is_full(&refused).with_context(|| network.logs())?;
+        ensure!(disk.room()? >= room, "what was refused keeps {} bytes", room - disk.room()?);
+        let message = draft.signed(&caritas.pen)?;
+        ensure!(caritas.peer.submit(message).await.is_err(), "its message was accepted without it");
+        disk.free(&others)?;
+    }
+    part_arrives(&caritas, &inps, draft, part).await.with_context(|| network.logs())?;
+    ensure!(network.gateway.process.id().await == id, "it was started anew");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_whose_sync_fails_is_not_answered_for_is_not_synced_again_and_is_taken_anew() -> Result<()> {
+    if !failing_disk::can_be_had()? {
+        return Ok(());
+    }
+    let (network, players) = gateway_and(["caritas", "inps"], "").await?;
+    drop(players);
+    let process = &network.gateway.process;
+    process.terminate(PATIENCE).await?;
+    let (draft, part) = with_part(PART_BYTES);
+    let parts = network.gateway.folder.join("data/parts");
+    let file = parts.join(format!("{}.0.0.tmp", draft.id()));
+    let fault = Fault::eio(&file, "fdatasync", 1, &network.folder().join("strace"));
+    process.start_under(&fault.tracer()).await?;
+    let (caritas, inps) = (join(&network, "caritas").await?, join(&network, "inps").await?);
+    let refused = part.put(&caritas.peer, draft.id(), "inps").await.err().context("it was answered for")?;
+    ensure!(["STORE_FAILED", "SHUTTING_DOWN"].contains(&reason(&refused)), "{refused:?}\n{}", network.logs());
+    fault.was_the_last_call()?;
+    ensure!(caritas.peer.submit(draft.signed(&caritas.pen)?).await.is_err(), "its message was accepted without it");
+    part_arrives(&caritas, &inps, draft, part).await.with_context(|| network.logs())
 }
