@@ -1,9 +1,10 @@
 //! An adapter whose disk is full, or fails: its back office gets no answer that is not durable, what is there is shown and acknowledged
 //! all the same, and what was answered is there afterwards, once.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 use tramite_tests::{
     attack::reason,
@@ -11,6 +12,7 @@ use tramite_tests::{
     desk::{Desk, insist, passing},
     failing_disk::{self, Fault},
     network::{Network, PATIENCE, START_MAX},
+    sample,
     small_disk::SmallDisk,
 };
 
@@ -22,6 +24,8 @@ const LEFT_BYTES: u64 = 7 * 1024 * 1024;
 const REFERRALS_MAX: usize = 2_000;
 /// What the inbox holds before the disk is full.
 const ITEMS: usize = 8;
+/// Between two looks at what the gateway counts.
+const PAUSE: Duration = Duration::from_millis(100);
 /// The call of a thread that fails: the adapter's keys are recorded before, and some referrals.
 const FAILING: u32 = 16;
 
@@ -140,6 +144,70 @@ async fn an_adapter_on_a_full_disk_takes_nothing_shows_and_acknowledges_what_it_
     ensure!(process.id().await == id, "it was started anew");
     process.log().wait_for(0, &["new messages are accepted"], PATIENCE).await?;
     repeats_are_answered(&caritas, &sent).await.with_context(told)?;
+    process.terminate(PATIENCE).await?;
+    is_sound(&data.join("store")).await
+}
+
+/// Attempts that the gateway makes before the disk gets room.
+const ATTEMPTS: f64 = 3.0;
+/// Large referrals, of which a segment of 1 MiB holds thirty.
+const LARGE: usize = 36;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recipient_on_a_full_disk_puts_off_what_comes_and_takes_it_once_when_there_is_room() -> Result<()> {
+    let Some(disk) = SmallDisk::mount(DISK_MIB)? else { return Ok(()) };
+    let data = disk.path().join("data");
+    let network = Network::builder().institutions(&["caritas", "inps"]);
+    let network = network.gateway("delivery = { attempts_max = 1000 }")?;
+    let network = network.adapter("inps", &format!("data = {data:?}"))?.start().await?;
+    let (caritas, inps, process) = (network.desk("caritas")?, network.desk("inps")?, &network.adapter("inps")?.process);
+    let told = || network.logs();
+    let (id, lines) = (process.id().await, process.log().lines().len());
+    let others = disk.fill("others", 0)?;
+    let file: Vec<u8> = sample::bytes(300_000, 7);
+    let attached = [insist(PATIENCE, || caritas.attach("family.pdf", &file)).await?.attachment_id];
+    let with_file = insist(PATIENCE, || caritas.refer_with("inps", "with-file", "with a file", &attached)).await?;
+    let mut sent = vec![Sent {
+        request_id: "with-file".into(),
+        situation: "with a file".into(),
+        message_id: with_file.message_id.clone(),
+    }];
+    for number in 0..LARGE {
+        let (request_id, situation) = (format!("large-{number}"), situation(number));
+        let message_id = insist(PATIENCE, || caritas.refer("inps", &request_id, &situation)).await?.message_id;
+        sent.push(Sent { request_id, situation, message_id });
+    }
+    // Put off, again and again: not taken, not refused, not given up.
+    let until = Instant::now() + PATIENCE;
+    while network.gateway.metrics().await?.sum("tramite_gateway_retries_total", &[]) < ATTEMPTS {
+        ensure!(Instant::now() < until, "nothing was put off\n{}", network.logs());
+        sleep(PAUSE).await;
+    }
+    process.log().wait_for(lines, &["STORE_FULL"], PATIENCE).await?;
+    let shown = inps.waiting().await.with_context(told)?;
+    ensure!(shown.len() < sent.len(), "everything was taken on a full disk");
+    let shows = |of: &str| shown.iter().any(|item| format!("{item:?}").contains(of));
+    ensure!(!shows(&with_file.message_id), "it was shown without room for its file");
+    let news = caritas.waiting().await.with_context(told)?;
+    let of_it = news.iter().filter(|item| format!("{item:?}").contains(&with_file.message_id)).collect::<Vec<_>>();
+    ensure!(of_it.is_empty(), "its sender was told: {of_it:?}");
+    disk.free(&others)?;
+    // Whole, as long as it is not acknowledged.
+    let expected = (with_file.message_id.clone(), file);
+    let reader = Clerk::works(&inps, move |desk, item| {
+        let (id, file) = expected.clone();
+        async move {
+            if format!("{item:?}").contains(&id) {
+                ensure!(insist(PATIENCE, || desk.attachment(&id, 0)).await? == file, "its file is another");
+            }
+            Ok(())
+        }
+    });
+    arrive(&reader, &sent).await.with_context(told)?;
+    ensure!(reader.seen().failed.is_empty(), "{:?}", reader.seen().failed);
+    ensure!(process.id().await == id, "it was started anew");
+    let sender = Clerk::reads(&caritas);
+    sender.until("every receipt", PATIENCE, |seen| seen.notices_of("OPENED") == sent.len()).await.with_context(told)?;
     process.terminate(PATIENCE).await?;
     is_sound(&data.join("store")).await
 }
