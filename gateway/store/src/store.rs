@@ -59,6 +59,8 @@ pub struct Health {
     pub unapplied: u64,
     /// Bytes of content erased.
     pub erased_bytes: u64,
+    /// Contents of final messages that the disk has not erased so far.
+    pub not_erased: u64,
     /// There is no room: nothing new is accepted, and what waits is delivered and settled from the reserve.
     pub full: bool,
     /// Nothing can be written any more.
@@ -264,6 +266,7 @@ impl Store {
             facts: shared.facts.load(Ordering::Relaxed),
             unapplied: shared.outbox.unapplied() as u64,
             erased_bytes: shared.erased_bytes.load(Ordering::Relaxed),
+            not_erased: shared.journal.refused(0..u64::MAX).len() as u64,
             full: shared.tight.load(Ordering::Relaxed),
             failed: shared.has_failed(),
         }

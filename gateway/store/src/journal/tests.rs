@@ -17,6 +17,7 @@ use super::{
 use crate::{
     Change,
     disk::{Access, Disk as _},
+    error::ReadError,
     tests::{Lab, T0},
 };
 
@@ -167,4 +168,17 @@ fn what_is_packed_is_byte_for_byte_what_the_format_says() {
     raw.facts.remove(0);
     raw.drop_batches(&[facts[1].0.clone()]);
     assert_eq!(plain(&raw), vector("packed_left_plain"));
+}
+
+#[test]
+fn a_disk_that_erases_nothing_fails_the_store() {
+    let lab = Lab::new();
+    let journal = Journal::new(std::sync::Arc::new(lab.disk.clone()), lab.path("journal"), [7; 16]);
+    for sequence in 1..=16 * 1024 {
+        journal.refuse(sequence, &ReadError::Failed);
+    }
+    assert!(journal.sync_erased().unwrap());
+    assert_eq!((journal.refused(0..u64::MAX).len(), lab.disk.paths().len()), (16 * 1024, 16 * 1024));
+    journal.refuse(1 << 40, &ReadError::Failed);
+    assert!(journal.sync_erased().is_err());
 }

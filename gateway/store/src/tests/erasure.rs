@@ -118,13 +118,13 @@ fn a_content_that_the_disk_does_not_erase_holds_nothing_up_and_is_erased_when_it
     let (lab, mut running) = refused();
     assert_eq!(running.writer.shared.outbox.unapplied(), 0, "its rows are applied");
     assert_eq!([1, 2, 3].map(|number| is_there(&lab, number)), [false, true, false], "its neighbours are gone");
-    assert_eq!(notes(&lab), [2]);
+    assert_eq!((notes(&lab), running.store.health().not_erased), (vec![2], 1));
     assert_eq!(running.store.content(2).unwrap_err(), ReadError::Erased(2));
     running.writer.compact();
     assert!(is_there(&lab, 2) && !running.store.health().failed);
     lab.disk.faults().punch_fails_at.store(0, Ordering::SeqCst);
     running.writer.compact();
-    assert_eq!((is_there(&lab, 2), notes(&lab)), (false, Vec::new()));
+    assert_eq!((is_there(&lab, 2), notes(&lab), running.store.health().not_erased), (false, Vec::new(), 0));
     running.stop();
     assert_eq!(verified(&lab).problems, Vec::new());
 }
@@ -199,6 +199,37 @@ fn a_content_that_is_not_erased_goes_with_its_segment() {
     running.stop();
     let found = verified(&lab);
     assert_eq!((found.problems, found.erased, found.contents), (Vec::new(), 1, 5));
+}
+
+#[test]
+fn a_content_that_is_refused_while_its_segment_is_packed_is_erased_where_it_stands_then() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    for number in 1..=6 {
+        running.done(message(number, "inps").content(growth::noise(number, 200_000)).change());
+    }
+    running.writer.apply();
+    let content = growth::noise(2, 200_000);
+    let at = place_of(&lab, &lab.segment(), &content);
+    let journal = Arc::clone(&running.writer.shared.journal);
+    let packed = journal.pack(&[journal.sealed().remove(0)], &mut |sequence, _| {
+        if sequence == 3 {
+            // At its end, where in the packed one, whose facts are smaller, another stands.
+            lab.disk.faults().punch_fails_at.store(at + 199_999, Ordering::SeqCst);
+            running.done(settle(2, Outcome::HandedOver));
+            running.writer.apply();
+            assert_eq!(notes(&lab), [2]);
+        }
+        Ok(true)
+    });
+    assert!(packed.unwrap());
+    assert!(is_on_disk(&lab.disk, &content[..1_000]), "it was taken before");
+    running.writer.compact();
+    assert!(!is_on_disk(&lab.disk, &content[..1_000]));
+    running.writer.compact();
+    assert_eq!(notes(&lab), Vec::<u64>::new());
+    running.stop();
+    assert_eq!(verified(&lab).problems, Vec::new());
 }
 
 #[test]
