@@ -12,8 +12,8 @@
 //! sweep     the segments are written anew without them, oldest     a crash: the next pass goes on; `a` rows say what is not gone yet
 //!           first, so that nothing is left that speaks of what follows it
 //! ```
-//! What cannot be read stays: a case with such a fact, what stands behind it in its segment, and all that the sweep would reach after
-//! it, as what is swept out of its order might be spoken of by what is left. The others are retired all the same.
+//! What cannot be read stays: a case with such a fact, and all that the sweep would reach from its segment on, as what is swept out of
+//! its order might be spoken of by what is left. The others are retired all the same.
 //!
 //! Knows: marks, cases, who speaks of whom. Never knows: bytes. Invariants: a fact goes only if a durable retirement names what it
 //! belongs to, or what it speaks of is gone, or a later record has its name; never because a row is missing.

@@ -237,7 +237,8 @@ impl Journal {
     }
 
     /// Goes through the groups of a sealed segment. One whose file ends early, or that does not reach to the next one, is damaged: what
-    /// is not there must not be taken for what retention took.
+    /// is not there must not be taken for what retention took. Behind a group that does not check it goes on if its header does, and
+    /// says so in the end.
     fn each_group(
         &self,
         segment: &Segment,
@@ -250,17 +251,27 @@ impl Journal {
             let what = format!("the file ends here, and its header says {} bytes", segment.size);
             return Err(segment.damage(length, &what).into());
         }
-        let (mut offset, mut reached) = (SEGMENT_HEADER_BYTES as u64, segment.first);
+        let (mut offset, mut reached, mut bad) = (SEGMENT_HEADER_BYTES as u64, segment.first, None);
         loop {
-            match segment.read(file.as_ref(), offset).map_err(failed)? {
+            let span = match segment.read(file.as_ref(), offset).map_err(failed)? {
                 Found::Group(group) => {
                     each(file.as_ref(), &group)?;
-                    offset = offset.saturating_add(group.span.length);
-                    reached = group.span.end;
+                    group.span
                 }
                 Found::Nothing => break,
-                Found::Bad(what) => return Err(segment.damage(offset, what).into()),
-            }
+                Found::Bad(what) => {
+                    let damage = segment.damage(offset, what);
+                    let Ok(header) = segment.header(file.as_ref(), offset).map_err(failed)? else {
+                        return Err(damage.into());
+                    };
+                    bad.get_or_insert(damage);
+                    header.span()
+                }
+            };
+            (offset, reached) = (offset.saturating_add(span.length), span.end);
+        }
+        if let Some(damage) = bad {
+            return Err(damage.into());
         }
         // What a packed one covers behind its last block is gone.
         let reached = segment.packed.map_or(reached, |covered| covered.end);

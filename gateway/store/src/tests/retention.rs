@@ -348,26 +348,30 @@ fn marks_and_retirements_go_in_their_turn() {
 
 #[test]
 fn a_fact_that_cannot_be_read_keeps_only_its_own_case() {
-    let lab = lab();
-    let mut running = lab.open();
-    a_life(&mut running);
-    running.stop();
-    let mut running = lab.open();
-    // Stands in a later segment than its message.
-    let journal = &running.writer.shared.journal;
-    let message = running.store.message(&id(2)).unwrap().unwrap().sequence;
-    let is_end = |(_, fact): &(u64, Arc<Fact>)| matches!(&fact.kind, Some(Kind::Settled(it)) if it.sequence == message);
-    let end = running.store.facts(0, 1_000).unwrap().into_iter().find(is_end).unwrap().0;
-    let (path, at) = (journal.path_of(end), usize::try_from(journal.group(end).unwrap().offset).unwrap());
-    // So that its group is read anew.
-    drop(running.store.facts(0, 20));
-    lab.edit(&path, |bytes| bytes[at + 50] ^= 1);
-    pass_days(&lab, &mut running, RETENTION_DAYS + 4);
-    let there = |case| case_of(&running, case).is_some();
-    assert_eq!([1, 2, 8, 9].map(there), [false, true, false, false]);
-    running.stop();
-    let found = verified(&lab).problems.remove(0);
-    assert_eq!((found.file, found.offset), (path, Some(at as u64)));
+    for case in [1, 2] {
+        let lab = lab();
+        let mut running = lab.open();
+        a_life(&mut running);
+        running.stop();
+        let mut running = lab.open();
+        let message = running.store.message(&id(case)).unwrap().unwrap().sequence;
+        // Of the first, what begins it; of the other, what ends its message, in a later segment.
+        let is_end =
+            |(_, fact): &(u64, Arc<Fact>)| matches!(&fact.kind, Some(Kind::Settled(it)) if it.sequence == message);
+        let end = running.store.facts(0, 1_000).unwrap().into_iter().find(is_end).unwrap().0;
+        let broken = if case == 1 { message } else { end };
+        let journal = &running.writer.shared.journal;
+        let (path, at) = (journal.path_of(broken), usize::try_from(journal.group(broken).unwrap().offset).unwrap());
+        // So that its group is read anew.
+        drop(running.store.facts(if case == 1 { 20 } else { 0 }, 20));
+        lab.edit(&path, |bytes| bytes[at + 50] ^= 1);
+        pass_days(&lab, &mut running, RETENTION_DAYS + 4);
+        let there: Vec<u64> = [1, 2, 8, 9].into_iter().filter(|case| case_of(&running, *case).is_some()).collect();
+        assert_eq!(there, [case]);
+        running.stop();
+        let found = verified(&lab).problems.remove(0);
+        assert_eq!((found.file, found.offset), (path, Some(at as u64)));
+    }
 }
 
 #[test]
