@@ -11,7 +11,7 @@ use tramite_proto::{
     reason::{Reason, Refused},
     states::delivery::State,
 };
-use tramite_store::{MessageRow, MessageState, QueueStats, accepted};
+use tramite_store::{MessageRow, MessageState, QueueStats, ReadError, accepted};
 
 use crate::{hub::Hub, limits, metrics};
 
@@ -154,6 +154,7 @@ pub(super) fn message(hub: &Hub, id: &str) -> Result<Message, Refused> {
     Ok(message)
 }
 
+/// Every attempt that failed, and last that it is set aside, which is no fact.
 fn attempts(hub: &Hub, row: &MessageRow) -> Result<Vec<Attempt>, Refused> {
     let history = hub.store.history(row.sequence).map_err(|error| hub.read_failed(&error))?;
     let shown = |attempt: tramite_store::Attempt| Attempt {
@@ -162,7 +163,23 @@ fn attempts(hub: &Hub, row: &MessageRow) -> Result<Vec<Attempt>, Refused> {
         reason: attempt.reason,
         detail: attempt.detail,
     };
-    Ok(history.into_iter().map(shown).collect())
+    Ok(history.into_iter().map(shown).chain(set_aside(hub, row)).collect())
+}
+
+/// That a message waits in vain: the store sets aside what is damaged.
+fn set_aside(hub: &Hub, row: &MessageRow) -> Option<Attempt> {
+    // Contents are read from the disk, which nobody need do for what is well.
+    if row.state != MessageState::Waiting || hub.store.health().set_aside == 0 {
+        return None;
+    }
+    let Err(ReadError::Damaged(_)) = hub.store.content(row.sequence) else { return None };
+    Some(Attempt {
+        number: row.attempts.saturating_add(1),
+        at_ms: hub.clock.now_ms(),
+        reason: Reason::StoreFailed.as_str().to_owned(),
+        detail: "its content is damaged: it is not offered any more and ends with its expiry; look at the disk"
+            .to_owned(),
+    })
 }
 
 /// The row of a message by the text of its id.

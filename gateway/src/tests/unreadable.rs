@@ -16,7 +16,7 @@ use tramite_proto::{
     pb::{
         directory::v1::{ListInstitutionsRequest, directory_client::DirectoryClient},
         exchange::v1::{RetryLater, settlement::Outcome},
-        operations::v1::{DiscardRequest, HoldRequest, ListMessagesRequest},
+        operations::v1::{DiscardRequest, HoldRequest, ListMessagesRequest, Message},
         statement::v1::Statement,
     },
     reason::Reason,
@@ -199,11 +199,12 @@ async fn a_message_that_cannot_be_read_is_given_up_later_and_that_is_said() {
 }
 
 #[tokio::test]
-async fn a_damaged_message_is_set_aside_and_counted() {
+async fn a_message_whose_content_is_damaged_is_set_aside_counted_and_shown_as_such() {
     let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
     let mut world = World::simulated(&disk, &maps).await;
     let (caritas, inps) = two(&world).await;
-    let message = caritas.message(&caritas.draft("inps"), &inps);
+    let damaged = caritas.draft("inps");
+    let message = caritas.message(&damaged, &inps);
     caritas.submit(&message).await.unwrap();
     let draft = caritas.refer(&inps).await;
     fill(&caritas, &inps).await;
@@ -216,6 +217,10 @@ async fn a_damaged_message_is_set_aside_and_counted() {
     assert_eq!(next.origin.jti, draft.id, "the one behind it");
     log.line("set aside: its record cannot be read").await;
     assert_eq!(world.metric("store_set_aside", "").await, 1.0);
+    let listed = world.operations().list_messages(ListMessagesRequest::default()).await.unwrap().into_inner();
+    let is_damaged = |message: &&Message| message.attempts.iter().any(|attempt| attempt.reason == "STORE_FAILED");
+    let shown: Vec<_> = listed.messages.iter().filter(is_damaged).map(|message| message.message_id.clone()).collect();
+    assert_eq!(shown, [damaged.id.to_string()]);
 }
 
 /// Turns a bit of what stands in a file.
