@@ -69,9 +69,40 @@ impl Clock for ManualClock {
     }
 }
 
+/// A minute in UTC for people (`2026-11-26 11:21Z`), from unix milliseconds (H. Hinnant, `civil_from_days`).
+#[must_use]
+pub fn minute_text(ms: i64) -> String {
+    let minutes = ms.div_euclid(60_000);
+    // Years begin in March here, so that a leap day is the last; an era has 400 of them.
+    let days = minutes.div_euclid(1_440).saturating_add(719_468);
+    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = year + era * 400 + i64::from(month <= 2);
+    let minute = minutes.rem_euclid(1_440);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}Z", minute / 60, minute % 60)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_minute_is_said_as_a_date() {
+        for (ms, text) in [
+            (0, "1970-01-01 00:00Z"),
+            (-1, "1969-12-31 23:59Z"),
+            (951_782_399_999, "2000-02-28 23:59Z"),
+            (951_782_400_000, "2000-02-29 00:00Z"),
+            (951_868_800_000, "2000-03-01 00:00Z"),
+            (1_795_692_060_000, "2026-11-26 11:21Z"),
+            (4_107_542_400_000, "2100-03-01 00:00Z"),
+        ] {
+            assert_eq!(minute_text(ms), text);
+        }
+    }
 
     #[test]
     fn clones_of_a_manual_clock_share_the_hands() {

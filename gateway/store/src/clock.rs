@@ -9,7 +9,7 @@
 //! Invariants: what is believed is a function of the facts and of the hour that is asked about, so that a restart, a crash and a rebuild
 //! come to the same; a hold ends by a record that says who and why, and by nothing else, not by a clock that comes back either.
 
-use tramite_proto::{pb::journal::v1::Recorded, statement};
+use tramite_proto::{clock::minute_text, pb::journal::v1::Recorded, statement};
 
 use crate::{
     change::{Change, Rejected},
@@ -134,7 +134,8 @@ impl Store {
         let ClockRow { minute: reached, forgetting, .. } = clock_row(&self.shared.outbox).map_err(unreadable)?;
         let minute = now_ms.div_euclid(MINUTE_MS);
         if !goes_on(reached, minute) {
-            let reason = format!("the last record is of {} ms, the clock says {now_ms} ms", reached * MINUTE_MS);
+            let (record, clock) = (minute_text(reached * MINUTE_MS), minute_text(now_ms));
+            let reason = format!("the last record is of {record}, the clock says {clock}");
             self.record_clock(vec![hold(by, &reason)]).await?;
             return Ok(ClockState::Held { began: true });
         }
