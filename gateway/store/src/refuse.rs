@@ -24,7 +24,11 @@ impl From<Rejected> for Refused {
             }
             Rejected::Closing => Self::because(Reason::ShuttingDown),
             Rejected::Failed => Self::because(Reason::StoreFailed),
-            other @ (Rejected::Malformed { .. } | Rejected::NotSigned(_) | Rejected::Unreadable(_)) => {
+            Rejected::Unreadable(error) => {
+                tracing::error!(%error, "the store cannot read what it has to know");
+                Self::because(Reason::StoreFailed)
+            }
+            other @ (Rejected::Malformed { .. } | Rejected::NotSigned(_)) => {
                 tracing::error!(error = %other, "the store refused what this program itself wrote");
                 Self::because(Reason::Internal)
             }
@@ -60,6 +64,12 @@ mod tests {
         let refused = Refused::from(PartError::Mismatch { what: "the offset is beyond its end" });
         assert_eq!(refused.reason, Reason::PartMismatch);
         assert_eq!(refused.detail, "The part is not what was announced: the offset is beyond its end.");
+    }
+
+    #[test]
+    fn a_store_that_cannot_read_has_failed_and_is_no_fault_of_the_program() {
+        let unreadable = Rejected::Unreadable(crate::ReadError::Failed);
+        assert_eq!(Refused::from(unreadable).reason, Reason::StoreFailed);
     }
 
     #[test]

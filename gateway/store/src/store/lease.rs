@@ -126,7 +126,8 @@ impl Store {
             return Ok(true);
         }
         // Read after it was leased: what was settled meanwhile is gone by now.
-        let item = row::<ItemRow>(&self.shared.outbox, &rows::item(taking.queue, sequence))?;
+        let item = row::<ItemRow>(&self.shared.outbox, &rows::item(taking.queue, sequence))
+            .inspect_err(|_| taking.lane.release_quietly(sequence))?;
         let Some(item) = item.filter(|item| is_eligible(item, taking.now_ms)) else {
             taking.lane.release_quietly(sequence);
             return Ok(true);

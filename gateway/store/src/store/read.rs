@@ -244,7 +244,7 @@ impl Store {
         found.into_iter().map(charge).collect()
     }
 
-    /// Messages of a queue that are not final, dead letters included and notices left out, after a sequence.
+    /// Messages of a queue that are not final, dead letters included, notices and what is set aside left out, after a sequence.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -258,7 +258,7 @@ impl Store {
                 if messages.len() >= limit {
                     return Ok(messages);
                 }
-                messages.extend(self.message_at(rows::number_at_end(key))?);
+                messages.extend(self.unless_set_aside(queue, rows::number_at_end(key))?);
             }
             match found.last() {
                 Some((key, _)) if found.len() == LOOK_AT_ONCE => from = successor(key),
@@ -274,7 +274,7 @@ impl Store {
     pub fn dead_letters(&self, queue: &str, after: u64, limit: usize) -> Result<Vec<MessageRow>, ReadError> {
         let from = rows::dead(queue, after.saturating_add(1));
         let found = self.shared.outbox.scan(&from, &rows::dead(queue, u64::MAX), limit)?;
-        found.iter().filter_map(|(key, _)| self.message_at(rows::number_at_end(key)).transpose()).collect()
+        found.iter().filter_map(|(key, _)| self.unless_set_aside(queue, rows::number_at_end(key)).transpose()).collect()
     }
 
     /// A case.
@@ -342,7 +342,7 @@ impl Store {
         }
     }
 
-    /// A message, unless its record is damaged: then it is set aside, and those beside it end in their time.
+    /// A message, unless its record is damaged: then it is set aside, and those beside it are listed and end in their time.
     fn unless_set_aside(&self, queue: &str, sequence: u64) -> Result<Option<MessageRow>, ReadError> {
         if self.shared.lanes.lane(queue).is_set_aside(sequence) {
             return Ok(None);

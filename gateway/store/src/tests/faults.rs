@@ -92,7 +92,7 @@ fn what_stands_in_a_bad_sector_is_set_aside_and_the_others_go_on() {
 }
 
 #[test]
-fn a_damaged_record_is_set_aside_and_what_is_due_beside_it_ends() {
+fn a_damaged_record_is_set_aside_and_what_stands_beside_it_is_listed_and_ends() {
     let lab = Lab::new();
     let mut running = lab.open();
     for number in 1..=3 {
@@ -110,8 +110,22 @@ fn a_damaged_record_is_set_aside_and_what_is_due_beside_it_ends() {
     for _ in 0..2 {
         let due = running.store.due(T0 + 1_000, 10).unwrap().messages;
         assert_eq!(due.iter().map(|message| message.sequence).collect::<Vec<_>>(), [1, 3]);
+        let listed = running.store.messages("inps", 0, 10).unwrap();
+        assert_eq!(listed.iter().map(|message| message.sequence).collect::<Vec<_>>(), [1, 3]);
         assert_eq!(running.store.health().set_aside, 1, "counted and said once");
     }
+}
+
+#[test]
+fn what_cannot_be_looked_up_is_not_leased_meanwhile() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    running.done(message(1, "inps").change());
+    running.writer.apply();
+    lab.maps.spoil(b'q');
+    assert!(running.store.lease("inps", 1, usize::MAX).is_err());
+    lab.maps.mend();
+    assert_eq!(running.store.lease("inps", 1, usize::MAX).unwrap().len(), 1, "on the same lane, with no lease left over");
 }
 
 #[test]
