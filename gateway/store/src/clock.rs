@@ -9,6 +9,8 @@
 //! Invariants: what is believed is a function of the facts and of the hour that is asked about, so that a restart, a crash and a rebuild
 //! come to the same; a hold ends by a record that says who and why, and by nothing else, not by a clock that comes back either.
 
+use std::sync::atomic::Ordering;
+
 use tramite_proto::{clock::minute_text, pb::journal::v1::Recorded, statement};
 
 use crate::{
@@ -139,7 +141,9 @@ impl Store {
             self.record_clock(vec![hold(by, &reason)]).await?;
             return Ok(ClockState::Held { began: true });
         }
-        if minute.saturating_sub(reached) >= SEEN_EVERY_MINUTES || !forgetting.is_empty() {
+        // On a full disk what room there is belongs to what waits.
+        let forgets = !forgetting.is_empty() && !self.shared.tight.load(Ordering::Relaxed);
+        if minute.saturating_sub(reached) >= SEEN_EVERY_MINUTES || forgets {
             let seen = recorded(CLOCK_SEEN, Some(&now_ms.to_string()), "", "");
             self.record_clock(vec![seen]).await?;
         }

@@ -9,10 +9,11 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 mod btree;
+mod none;
 mod runs;
 mod sled;
 
-pub(crate) use self::btree::MemoryMap;
+pub(crate) use self::{btree::MemoryMap, none::NoMap};
 pub use self::{
     btree::MemoryMaps,
     runs::{RunMaps, Shape},

@@ -28,7 +28,7 @@ use bytes::Bytes;
 use crate::{
     error::{MapError, ReadError},
     journal::Journal,
-    map::{Key, Maps, MemoryMap, OrderedMap, Pair, RowChange},
+    map::{Key, Maps, MemoryMap, NoMap, OrderedMap, Pair},
     overlay::{Over, Overlay, Rows},
     project::Facts,
     replay::rebuild,
@@ -73,34 +73,6 @@ fn release(map: Arc<dyn OrderedMap>) {
     if thread::Builder::new().name("tramite-outbox-old".into()).spawn(letting_go).is_ok() {
         // Ends when the sender is dropped.
         let _ended = ended.recv_timeout(RELEASE_MAX);
-    }
-}
-
-/// Stands where a map was that could not be made anew: what cannot be read is not absent.
-#[derive(Debug)]
-struct NoMap;
-
-impl NoMap {
-    fn error<T>() -> Result<T, MapError> {
-        Err(MapError("it could not be made anew".into()))
-    }
-}
-
-impl OrderedMap for NoMap {
-    fn get(&self, _: &[u8]) -> Result<Option<Bytes>, MapError> {
-        Self::error()
-    }
-
-    fn scan(&self, _: &[u8], _: &[u8], _: usize) -> Result<Vec<Pair>, MapError> {
-        Self::error()
-    }
-
-    fn apply(&self, _: &mut dyn Iterator<Item = RowChange>) -> Result<(), MapError> {
-        Self::error()
-    }
-
-    fn flush(&self) -> Result<(), MapError> {
-        Self::error()
     }
 }
 

@@ -125,7 +125,11 @@ fn what_cannot_be_looked_up_is_not_leased_meanwhile() {
     lab.maps.spoil(b'q');
     assert!(running.store.lease("inps", 1, usize::MAX).is_err());
     lab.maps.mend();
-    assert_eq!(running.store.lease("inps", 1, usize::MAX).unwrap().len(), 1, "on the same lane, with no lease left over");
+    assert_eq!(
+        running.store.lease("inps", 1, usize::MAX).unwrap().len(),
+        1,
+        "on the same lane, with no lease left over"
+    );
 }
 
 #[test]

@@ -99,8 +99,7 @@ fn a_clock_that_jumps_makes_nobody_forget_until_it_is_confirmed() {
     lab.clock.advance(400 * DAY_MS);
     running.done(message(2, "inps").with(|fact| fact.remember_ms = T0 + 500 * DAY_MS).change());
     assert!(running.store.message(&id(1)).unwrap().is_some());
-    let confirmed =
-        Recorded { name: crate::CLOCK_CONFIRMED.into(), ..Default::default() };
+    let confirmed = Recorded { name: crate::CLOCK_CONFIRMED.into(), ..Default::default() };
     running.done(Change::Record { fact: Box::new(confirmed) });
     assert_eq!(running.store.message(&id(1)).unwrap(), None);
 }
@@ -263,6 +262,11 @@ fn ids_that_are_over_together_go_with_the_facts_that_follow_and_a_rebuilt_store_
         running.writer.shared.outbox.distrust("somebody found a bad row");
         retention::same_rows(&running, &rows, "replayed up to where it was");
         assert_eq!(running.one(short(2)).unwrap_err(), Rejected::IdExpired, "forgotten or not");
+        running.writer.shared.tight.store(true, Ordering::Relaxed);
+        let store = running.store.clone();
+        clock::wait(&mut running, async move { store.look_at_clock("gateway").await.unwrap() });
+        running.writer.shared.tight.store(false, Ordering::Relaxed);
+        assert_eq!(running.store.sequence(), last + written, "not where there is no room");
         // A mark would have to wait for all of them.
         lab.clock.advance(60_000);
         running.writer.compact();
