@@ -35,5 +35,6 @@ pub mod small_disk;
 pub mod source;
 pub mod submitting;
 pub mod traffic;
+pub mod upon;
 pub mod verify;
 pub mod witness;

@@ -4,13 +4,7 @@
 //! `TRAMITE_CUTS=n` spreads that many cuts over the promises; without it each has its least. A failure prints the seed, and
 //! `TRAMITE_SEED` gives the same choices again.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::time::{Instant, sleep, timeout};
@@ -28,7 +22,7 @@ use tramite_tests::{
     process::Process,
     sample,
     traffic::{self, Shape, Traffic},
-    verify::verify,
+    upon::{self, EARLY, OPEN, Upon, segments},
 };
 
 /// Cuts of one network, one after the other, before its accounts are closed.
@@ -44,13 +38,7 @@ const ITEMS: usize = 12;
 const LARGE_LETTERS: usize = 7_900;
 /// Further cuts until one has come upon what a promise is about.
 const MORE_MAX: u64 = 12;
-/// Cuts of one directory while it is made.
-const EARLY: usize = 4;
 const SECOND: Duration = Duration::from_secs(1);
-/// Between two looks whether a directory is there.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
-/// What a store says when it is open.
-const OPEN: &str = "the store is open";
 
 /// A gateway on a disk that can be cut off, and the accounts with it.
 struct Scene {
@@ -124,45 +112,6 @@ impl Scene {
         }
         Ok(accounts.figures())
     }
-}
-
-/// What a cut came upon, as the disk shows when the power is back and nobody runs yet.
-#[derive(Debug, Clone, Copy, Default)]
-struct Upon {
-    /// Segments that were begun since the last look.
-    segments: usize,
-    /// Contents of final messages that were erased, and that were not yet.
-    erased: u64,
-    left: u64,
-}
-
-impl Upon {
-    async fn found(store: &Path, before: &BTreeSet<String>) -> Result<Self> {
-        let found = verify(store).await?;
-        ensure!(found["sound"] == true, "a cut has damaged it: {found}");
-        let count = |name: &str| found[name].as_u64().with_context(|| format!("{name}: {found}"));
-        let segments = segments(store)?.difference(before).count();
-        Ok(Self { segments, erased: count("erased")?, left: count("not_yet_erased")? })
-    }
-
-    fn changed_segments(&self) -> bool {
-        self.segments > 0
-    }
-
-    fn was_erasing(&self) -> bool {
-        self.erased > 0 && self.left > 0
-    }
-
-    fn anything(&self) -> bool {
-        true
-    }
-}
-
-/// The names of a journal's segments.
-fn segments(store: &Path) -> Result<BTreeSet<String>> {
-    let names = fs::read_dir(store.join("journal"))?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-    let names: BTreeSet<String> = names.collect::<Result<_>>()?;
-    Ok(names.into_iter().filter(|name| name.ends_with(".seg")).collect())
 }
 
 /// When the power goes.
@@ -332,7 +281,7 @@ async fn power_cuts_while_a_directory_is_made_leave_one_that_opens() -> Result<(
         let scene = Scene::prepare()?;
         let (process, store) = (&scene.network.gateway.process, scene.store());
         let kept = async {
-            early += cut_while_it_is_made(&scene.disk, process, &store, &mut promise.dice).await?;
+            early += upon::cut_while_it_is_made(&scene.disk, process, &store, &mut promise.dice).await?;
             scene.start().await?;
             scene.introduce().await?;
             Traffic::start(&scene.network, &scene.book, Shape { frames: 4, ..Shape::default() }).await?.sent().await?;
@@ -344,32 +293,6 @@ async fn power_cuts_while_a_directory_is_made_leave_one_that_opens() -> Result<(
     ensure!(early > 0, "no cut came between the making of a directory and its opening");
     promise.kept((figures, early));
     Ok(())
-}
-
-/// Cuts between the moment at which a directory is there and the line that its store is open, until it is open too soon. Says how many.
-async fn cut_while_it_is_made(disk: &LoopDisk, process: &Process, store: &Path, dice: &mut Dice) -> Result<usize> {
-    let mut span = SECOND / 20;
-    let mut early = 0;
-    for _ in 0..EARLY {
-        let lines = process.log().lines().len();
-        process.start().await?;
-        let until = Instant::now() + START_MAX;
-        while !store.exists() {
-            ensure!(Instant::now() < until, "no directory is made: {}", process.log().tail(20));
-            sleep(LOOK_EVERY).await;
-        }
-        let opened = timeout(dice.within(span), process.log().wait_for(lines, &[OPEN], START_MAX)).await;
-        disk.cut()?;
-        process.kill().await?;
-        disk.mount_again()?;
-        if opened.is_ok() || process.log().lines()[lines..].iter().any(|line| line.contains(OPEN)) {
-            // Another directory cannot be had here; a shorter span would have been needed.
-            break;
-        }
-        early += 1;
-        span /= 2;
-    }
-    Ok(early)
 }
 
 /// A cut so long after the store was opened for the first time, whatever has happened until then. Says how much was answered by then.
@@ -570,7 +493,7 @@ async fn adapters_survive_power_cuts_while_their_directories_are_made_and_in_the
         let folder = machines.disk.seen_from_here().join("caritas");
         let process = &machines.network.adapter("caritas")?.process;
         let kept = async {
-            let cuts = cut_while_it_is_made(&machines.disk, process, &folder, &mut promise.dice).await?;
+            let cuts = upon::cut_while_it_is_made(&machines.disk, process, &folder, &mut promise.dice).await?;
             early += cuts;
             let answered = first_second_of_an_adapter(&machines, round).await?;
             // One that was open before had its first second then.
