@@ -10,14 +10,14 @@
 //! crash leaves without `.about`, and whatever is older than 24 hours, is removed by the next sweep at which the clock is believed.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tramite_certs::secrets;
 use tramite_proto::{
     clock::Clock,
@@ -32,7 +32,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     entropy::Entropy,
-    files::{create_private_dir, create_private_file, sync_dir, write_synced},
+    files::{create_private_dir, create_private_file, in_place, sync_dir, write_synced},
 };
 
 /// As the contract says; a caller that takes longer puts the file again.
@@ -97,16 +97,7 @@ impl Attachments {
         let sealer = PartSealer::new(&self.key_of(&id), &id, 0).map_err(sealing)?;
         let path = self.path(&id, "data");
         let file = create_private_file(&path).map_err(failed)?;
-        Ok(Writing {
-            folder: self.clone(),
-            id,
-            header,
-            sealer,
-            file: file.into(),
-            plain: RunningDigest::new(),
-            path,
-            kept: false,
-        })
+        Ok(Writing { folder: self.clone(), id, header, sealer, file, plain: RunningDigest::new(), path, kept: false })
     }
 
     /// What is known of a file that was put here.
@@ -125,10 +116,10 @@ impl Attachments {
     }
 
     /// Reads a file that was put here.
-    pub(crate) async fn read(&self, id: &MessageId, about: &About) -> Result<Reading, Refused> {
+    pub(crate) fn read(&self, id: &MessageId, about: &About) -> Result<Reading, Refused> {
         let expected = SealedPart { len: about.sealed_length, s256: about.sealed_sha256 };
         let opener = PartOpener::new(&self.key_of(id), id, 0, expected)?;
-        let file = tokio::fs::File::open(self.path(id, "data")).await.map_err(|error| {
+        let file = in_place(|| fs::File::open(self.path(id, "data"))).map_err(|error| {
             let gone = Refused::new(Reason::AttachmentUnknown, format!("attachment `{id}` was sent already"));
             absent_or_failed(error, gone.field("sending.attachments"))
         })?;
@@ -186,7 +177,7 @@ pub(crate) struct Writing {
     id: MessageId,
     header: pb::AttachmentHeader,
     sealer: PartSealer,
-    file: tokio::fs::File,
+    file: fs::File,
     plain: RunningDigest,
     path: PathBuf,
     kept: bool,
@@ -194,22 +185,20 @@ pub(crate) struct Writing {
 
 impl Writing {
     /// Takes the next bytes.
-    pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         if self.plain.length().saturating_add(bytes.len() as u64) > PLAIN_MAX {
             return Err(Refused::new(Reason::PayloadTooLarge, "an attachment has at most 25 MiB").field("data"));
         }
         self.plain.update(bytes);
         let sealed = self.sealer.push(bytes).map_err(sealing)?;
-        self.file.write_all(&sealed).await.map_err(failed)
+        in_place(|| self.file.write_all(&sealed)).map_err(failed)
     }
 
     /// The file has ended; it is durable when this returns.
-    pub(crate) async fn finish(mut self) -> Result<pb::PutAttachmentResponse, Refused> {
+    pub(crate) fn finish(mut self) -> Result<pb::PutAttachmentResponse, Refused> {
         let sealer = std::mem::replace(&mut self.sealer, PartSealer::new(&[0; 32], &self.id, 0).map_err(sealing)?);
         let (last, sealed) = sealer.finish().map_err(sealing)?;
-        self.file.write_all(&last).await.map_err(failed)?;
-        self.file.flush().await.map_err(failed)?;
-        self.file.sync_all().await.map_err(failed)?;
+        in_place(|| self.file.write_all(&last).and_then(|()| self.file.sync_all())).map_err(failed)?;
         let length = self.plain.length();
         let sha256 = std::mem::take(&mut self.plain).finish();
         let about = About {
@@ -221,7 +210,7 @@ impl Writing {
             sealed_length: sealed.len,
             sealed_sha256: sealed.s256,
         };
-        self.keep(&about).map_err(failed)?;
+        in_place(|| self.keep(&about)).map_err(failed)?;
         self.kept = true;
         let sha256 = Bytes::copy_from_slice(sha256.as_bytes());
         Ok(pb::PutAttachmentResponse { attachment_id: self.id.to_string(), length, sha256 })
@@ -247,16 +236,16 @@ impl Drop for Writing {
 
 /// A sealed file on its way out, opened chunk by chunk.
 pub(crate) struct Reading {
-    file: tokio::fs::File,
+    file: fs::File,
     opener: Option<PartOpener>,
 }
 
 impl Reading {
     /// The next bytes; `None` when the file has ended and checked.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, Refused> {
+    pub(crate) fn next(&mut self) -> Result<Option<Vec<u8>>, Refused> {
         let mut buffer = vec![0_u8; READ_BYTES];
         while let Some(opener) = &mut self.opener {
-            let count = self.file.read(&mut buffer).await.map_err(failed)?;
+            let count = in_place(|| self.file.read(&mut buffer)).map_err(failed)?;
             let sealed = buffer.get(..count).unwrap_or_default();
             if sealed.is_empty() {
                 if let Some(opener) = self.opener.take() {

@@ -70,14 +70,14 @@ impl Service {
         let mut writing = self.office.attachments().begin(header)?;
         while let Some(frame) = frames.message().await.map_err(broken)? {
             match frame.frame {
-                Some(Frame::Data(data)) if data.len() <= FRAME_MAX => writing.write(&data).await?,
+                Some(Frame::Data(data)) if data.len() <= FRAME_MAX => writing.write(&data)?,
                 Some(Frame::Data(_)) => {
                     return Err(Refused::new(Reason::PayloadTooLarge, "a frame of an attachment has at most 256 KiB"));
                 }
                 _ => return Err(Refused::new(Reason::FrameInvalid, "after the header, every frame carries data")),
             }
         }
-        writing.finish().await
+        writing.finish()
     }
 }
 

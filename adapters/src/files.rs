@@ -11,10 +11,23 @@ use rustix::{
     fs::{Mode, OFlags, openat},
     io::Errno,
 };
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    task::block_in_place,
+};
 
 /// What the folder holds is about people: nobody but the adapter's own user reads it, unless an administrator decides so.
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+
+/// Does blocking work; no other task waits for it. On a run time of one thread (a simulation's) they would wait for any thread, and when
+/// another one answers would be chance.
+pub(crate) fn in_place<R>(work: impl FnOnce() -> R) -> R {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => block_in_place(work),
+        _ => work(),
+    }
+}
 
 /// Makes a folder and those above it; one that is there keeps the mode that it has.
 pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {

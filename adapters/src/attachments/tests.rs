@@ -17,16 +17,16 @@ fn header(name: &str) -> pb::AttachmentHeader {
 async fn put(attachments: &Attachments, content: &[u8]) -> pb::PutAttachmentResponse {
     let mut writing = attachments.begin(header("foglio.pdf")).expect("begun");
     for piece in content.chunks(100_000) {
-        writing.write(piece).await.expect("written");
+        writing.write(piece).expect("written");
     }
-    writing.finish().await.expect("kept")
+    writing.finish().expect("kept")
 }
 
 async fn read(attachments: &Attachments, id: &str) -> Vec<u8> {
     let (id, about) = attachments.about(id).expect("known");
-    let mut reading = attachments.read(&id, &about).await.expect("there");
+    let mut reading = attachments.read(&id, &about).expect("there");
     let mut content = Vec::new();
-    while let Some(bytes) = reading.next().await.expect("whole") {
+    while let Some(bytes) = reading.next().expect("whole") {
         content.extend(bytes);
     }
     content
@@ -83,9 +83,9 @@ async fn a_file_over_25_mib_is_refused_and_leaves_nothing() {
     let mut writing = attachments.begin(header("a.pdf")).expect("begun");
     let piece = vec![0_u8; 1 << 20];
     for _ in 0..25 {
-        writing.write(&piece).await.expect("within the limit");
+        writing.write(&piece).expect("within the limit");
     }
-    assert_eq!(writing.write(b"x").await.expect_err("over the limit").reason, Reason::PayloadTooLarge);
+    assert_eq!(writing.write(b"x").expect_err("over the limit").reason, Reason::PayloadTooLarge);
     drop(writing);
     assert_eq!(fs::read_dir(folder.path()).expect("a listing").count(), 1, "only the key is left");
 }

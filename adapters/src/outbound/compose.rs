@@ -239,15 +239,15 @@ async fn put_part(
 ) -> Result<SealedPart, Refused> {
     let sealing = |error: tramite_proto::parts::PartError| Refused::new(Reason::PayloadTooLarge, error.to_string());
     let mut sealer = PartSealer::new(content_key, jti, number).map_err(sealing)?;
-    let mut reading = attachments.read(id, about).await?;
-    while let Some(plain) = reading.next().await? {
+    let mut reading = attachments.read(id, about)?;
+    while let Some(plain) = reading.next()? {
         sealer.push(&plain).map_err(sealing)?;
     }
     let (_, part) = sealer.finish().map_err(sealing)?;
     let mut writer = core.store.put_part(jti, number, part.len, part.s256).await?;
     let mut sealer = PartSealer::new(content_key, jti, number).map_err(sealing)?;
-    let mut reading = attachments.read(id, about).await?;
-    while let Some(plain) = reading.next().await? {
+    let mut reading = attachments.read(id, about)?;
+    while let Some(plain) = reading.next()? {
         writer.write(sealer.push(&plain).map_err(sealing)?.into()).await?;
     }
     let (last, _) = sealer.finish().map_err(sealing)?;

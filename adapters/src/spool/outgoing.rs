@@ -297,8 +297,8 @@ impl Outgoing {
                 .await
                 .map_err(|error| Refused::new(Reason::StoreFailed, format!("an attachment cannot be read: {error}")))?;
             match buffer.get(..count) {
-                Some(bytes) if !bytes.is_empty() => target.write(bytes).await?,
-                _ => return target.finish().await,
+                Some(bytes) if !bytes.is_empty() => target.write(bytes)?,
+                _ => return target.finish(),
             }
         }
     }

@@ -20,7 +20,7 @@ use std::{
     },
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::{
     error::{Damage, MapError, OpenError},
@@ -36,7 +36,7 @@ use crate::{
     replay::{Replay, rebuild},
     rows::{self, QueueRow},
     seal::{self, Marker, Seal},
-    shared::Shared,
+    shared::{Failure, Shared},
     store::Store,
     writer::{COMMANDS_MAX, Writer},
 };
@@ -75,7 +75,8 @@ pub(crate) fn open(options: Options, seams: Seams, home: Home) -> Result<(Store,
         Recovery { created: opened.created, cut: opened.cut, rebuilt, sequence: end - 1, last_ms: last_ms(&journal)? };
     let (sender, commands) = mpsc::channel(COMMANDS_MAX);
     let (patient_sender, patient) = mpsc::channel(COMMANDS_MAX);
-    let parts = Arc::new(Parts::new(Arc::clone(&disk), home.parts()));
+    let failure = Failure::none();
+    let parts = Arc::new(Parts::new(Arc::clone(&disk), home.parts(), failure.clone()));
     // A part that a killed process put in place is called there from now on, by whoever asks.
     parts.sync_names().map_err(io_failed("sync", &home.parts()))?;
     let shared = Arc::new(Shared {
@@ -87,7 +88,7 @@ pub(crate) fn open(options: Options, seams: Seams, home: Home) -> Result<(Store,
         lanes: Lanes::new(end - 1),
         parts,
         finals: Mutex::default(),
-        failure: watch::Sender::new(None),
+        failure,
         closing: AtomicBool::new(false),
         tight: AtomicBool::new(false),
         groups: AtomicU64::new(0),

@@ -17,6 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tramite_proto::{
     ids::{Digest, MessageId},
     parts::{PARTS_MAX, PLAIN_MAX},
@@ -27,8 +28,9 @@ pub(crate) use self::sum::digest;
 use self::sum::{Checked, Sum};
 use crate::{
     disk::{Access, Disk, DiskFile},
-    error::ReadError,
+    error::{Poisoned, ReadError},
     journal::io_error,
+    shared::Failure,
 };
 
 /// The plaintext of a message's parts, and room for 16 bytes with each 64 KiB of it.
@@ -101,18 +103,23 @@ pub(crate) struct Parts {
     /// Parts that were hashed since opening.
     checked: Mutex<HashMap<(MessageId, u32), Checked>>,
     temporary: AtomicU64,
+    failure: Failure,
 }
 
-/// Does blocking work where it holds up nobody.
+/// Does blocking work where it holds up nobody. On a run time of one thread (a simulation's) it is done at once: when another thread
+/// answers would be chance.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PartError> + Send + 'static,
 ) -> Result<T, PartError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(PartError::Io(io::Error::other(e))))
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => work(),
+        _ => tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(PartError::Io(io::Error::other(e)))),
+    }
 }
 
 impl Parts {
-    pub(crate) fn new(disk: Arc<dyn Disk>, folder: PathBuf) -> Self {
-        Self { disk, folder, checked: Mutex::default(), temporary: AtomicU64::new(0) }
+    pub(crate) fn new(disk: Arc<dyn Disk>, folder: PathBuf, failure: Failure) -> Self {
+        Self { disk, folder, checked: Mutex::default(), temporary: AtomicU64::new(0), failure }
     }
 
     fn checked(&self) -> MutexGuard<'_, HashMap<(MessageId, u32), Checked>> {
@@ -126,6 +133,18 @@ impl Parts {
     /// Makes the names of all parts durable.
     pub(crate) fn sync_names(&self) -> io::Result<()> {
         self.disk.sync_dir(&self.folder)
+    }
+
+    /// The same for a part that is to be answered for. A sync that failed is never tried again: the store has failed then.
+    fn sync_name(&self) -> Result<(), PartError> {
+        if self.failure.is_there() {
+            return Err(PartError::Io(io::Error::other("the store has failed")));
+        }
+        self.sync_names().map_err(|e| {
+            let what = format!("sync {}", self.folder.display());
+            self.failure.note(Poisoned { what, source: Arc::new(io::Error::new(e.kind(), e.to_string())) });
+            PartError::Io(e)
+        })
     }
 
     pub(crate) fn length(&self, id: &MessageId, part: u32) -> io::Result<Option<u64>> {
@@ -369,7 +388,7 @@ impl PartWriter {
     fn put_in_place(&mut self, checked: Checked) -> Result<(), PartError> {
         match self.parts.check(self.id, self.part)? {
             // Whoever put it there may have been stopped before its name was durable.
-            Some(there) if there.digest == self.sha256 => return Ok(self.parts.sync_names()?),
+            Some(there) if there.digest == self.sha256 => return self.parts.sync_name(),
             Some(_) => return Err(PartError::Mismatch { what: "another part of that number is there" }),
             None => {}
         }
@@ -378,7 +397,7 @@ impl PartWriter {
         let path = self.parts.path(&self.id, self.part);
         self.parts.disk.rename(temporary, &path)?;
         self.temporary = None;
-        self.parts.sync_names()?;
+        self.parts.sync_name()?;
         self.parts.checked().insert((self.id, self.part), checked);
         Ok(())
     }

@@ -78,9 +78,13 @@ pub(crate) fn remove(disk: &dyn Disk, outbox: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Writes the marker over the files as they are now.
+/// Writes the marker over the files as they are now, once they are durable: sled's are not all.
 pub(crate) fn write(disk: &dyn Disk, outbox: &Path, position: u64) -> io::Result<()> {
     let files = files(disk, outbox)?;
+    for file in &files {
+        disk.open(&outbox.join(&file.name), Access::Write)?.sync_data()?;
+    }
+    disk.sync_dir(outbox)?;
     write_small(disk, &marker(outbox), &Seal { position, files }.encode())
 }
 

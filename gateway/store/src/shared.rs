@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) parts: Arc<Parts>,
     /// Final messages whose content is still on the disk.
     pub(crate) finals: Mutex<Vec<u64>>,
-    pub(crate) failure: watch::Sender<Option<Poisoned>>,
+    pub(crate) failure: Failure,
     pub(crate) closing: AtomicBool,
     /// There is no room for anything new.
     pub(crate) tight: AtomicBool,
@@ -63,6 +63,32 @@ impl Facts for Shared {
             Some(recent) => Ok(recent.fact),
             None => self.journal.fact(sequence).map(|(fact, _)| fact),
         }
+    }
+}
+
+/// What failed first, if anything did. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure(pub(crate) watch::Sender<Option<Poisoned>>);
+
+impl Failure {
+    pub(crate) fn none() -> Self {
+        Self(watch::Sender::new(None))
+    }
+
+    /// The store has failed: whoever waits for that is told.
+    pub(crate) fn note(&self, poisoned: Poisoned) {
+        tracing::error!(error = %poisoned, source = %poisoned.source, "the store has failed: restart the process");
+        self.0.send_if_modified(|failure| {
+            let first = failure.is_none();
+            if first {
+                *failure = Some(poisoned);
+            }
+            first
+        });
+    }
+
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.borrow().is_some()
     }
 }
 
@@ -88,19 +114,12 @@ impl Shared {
 
     /// Nothing is written any more; whoever waits is told.
     pub(crate) fn fail(&self, poisoned: Poisoned) {
-        tracing::error!(error = %poisoned, source = %poisoned.source, "the store has failed: restart the process");
-        self.failure.send_if_modified(|failure| {
-            let first = failure.is_none();
-            if first {
-                *failure = Some(poisoned);
-            }
-            first
-        });
+        self.failure.note(poisoned);
         self.lanes.wake_all();
     }
 
     pub(crate) fn has_failed(&self) -> bool {
-        self.failure.borrow().is_some()
+        self.failure.is_there()
     }
 
     /// Erases, durably, the contents and parts of the messages that became final; what cannot be erased is noted and tried again. False:

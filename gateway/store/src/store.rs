@@ -181,7 +181,7 @@ impl Store {
 
     /// Resolves when the store is poisoned: the process should end, so that recovery decides what is on the disk.
     pub async fn failed(&self) -> Poisoned {
-        let mut failure = self.shared.failure.subscribe();
+        let mut failure = self.shared.failure.0.subscribe();
         let found = failure.wait_for(Option::is_some).await.ok().and_then(|failure| failure.clone());
         match found {
             Some(poisoned) => poisoned,

@@ -227,7 +227,7 @@ impl Writer {
         while let Some(command) = self.held.take().or_else(|| self.commands.try_recv().ok()) {
             self.serve(command);
         }
-        if let Some(poisoned) = self.shared.failure.borrow().clone() {
+        if let Some(poisoned) = self.shared.failure.0.borrow().clone() {
             return Err(poisoned);
         }
         if let Err(error) = home::leave_clean(&self.shared, &self.journal) {

@@ -57,8 +57,6 @@ pub(crate) struct Office {
     pub(crate) desk: Desk,
     pub(crate) book: Book,
     pub(crate) dice: Dice,
-    /// Whether its answers may have attachments.
-    pub(crate) attaches: bool,
 }
 
 /// What an office asks its adapter to send.
@@ -168,7 +166,7 @@ impl Office {
     }
 
     async fn provide(&self, message: &ReceivedMessage) {
-        let attached = Attachment::answering(&message.message_id).filter(|_| self.attaches);
+        let attached = Attachment::answering(&message.message_id);
         let provided = DocumentProvided {
             document: "STATO_FAMIGLIA".into(),
             answer: Some(attached.map_or(Answer::Confirmed(true), |_| Answer::Attachment(0))),

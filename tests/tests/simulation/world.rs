@@ -14,7 +14,6 @@ use super::{
     guard::Without,
     office::{Office, Opening, Plan},
     party::Party,
-    play::attaches,
     record::Book,
     stage::{GATEWAY, INSTITUTIONS, Stage, T0_MS},
     storm::{Act, CALM_MS, storm},
@@ -139,15 +138,14 @@ impl Simulation {
     }
 
     fn open_offices(&self, sim: &mut Sim<'_>, stage: &Arc<Stage>) {
-        let mut plans = plans(&self.dice.split(), attaches(self.seed));
+        let mut plans = plans(&self.dice.split());
         self.book.open().to_open = plans.iter().map(|(_, plans)| plans.len()).sum();
-        let attaches = attaches(self.seed);
         for (name, host) in INSTITUTIONS.into_iter().zip(OFFICES) {
             let (stage, book, dice) = (Arc::clone(stage), self.book.clone(), self.dice.split());
             let mine = plans.iter_mut().find(|(opener, _)| *opener == name).map(|(_, mine)| std::mem::take(mine));
             sim.client(host, async move {
                 let line = stage.line(name, Arc::new(ManualClock::new(T0_MS)))?;
-                let office = Office { name, desk: Desk::over(line), book, dice, attaches };
+                let office = Office { name, desk: Desk::over(line), book, dice };
                 Ok(office.run(mine.unwrap_or_default()).await?)
             });
         }
@@ -227,7 +225,7 @@ impl Simulation {
     }
 }
 
-fn plans(dice: &Dice, attach: bool) -> Vec<(&'static str, Vec<Plan>)> {
+fn plans(dice: &Dice) -> Vec<(&'static str, Vec<Plan>)> {
     let mut plans: Vec<_> = INSTITUTIONS.into_iter().map(|name| (name, Vec::new())).collect();
     for _ in 0..CASES {
         let opener = dice.pick(&INSTITUTIONS);
@@ -235,8 +233,7 @@ fn plans(dice: &Dice, attach: bool) -> Vec<(&'static str, Vec<Plan>)> {
         let at = Duration::from_millis(dice.within(0..20_000));
         let kind = dice.pick(&[Opening::Taken, Opening::Taken, Opening::Declined, Opening::Documents]);
         let to = dice.pick(&others);
-        let attached =
-            (attach && kind != Opening::Documents && dice.chance(ATTACHED_PERCENT)).then(|| Attachment::thrown(dice));
+        let attached = (kind != Opening::Documents && dice.chance(ATTACHED_PERCENT)).then(|| Attachment::thrown(dice));
         let plan = Plan { at, to, kind, attached };
         if let Some((_, mine)) = plans.iter_mut().find(|(name, _)| *name == opener) {
             mine.push(plan);

@@ -37,6 +37,8 @@ pub struct Faults {
     /// From this `write_at` call on (counted from 1), each writes half and fails. Half of its sectors: what stands in one is written
     /// wholly or not at all.
     pub write_fails_from: AtomicU64,
+    /// Syncing a folder fails.
+    pub folders_fail: AtomicBool,
     /// A `punch` that takes the byte at this offset, of any file, fails, as where a sector is bad.
     pub punch_fails_at: AtomicU64,
     /// Whatever makes a file longer fails, as on a full disk, while this is not 0.
@@ -359,6 +361,9 @@ impl Disk for SimulatedDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.faults.changes()?;
+        if self.faults.folders_fail.load(Ordering::SeqCst) {
+            return Err(Errno::IO.into());
+        }
         let mut names = locked(&self.names);
         let inside = |file: &PathBuf| file.parent() == Some(path);
         names.loose.retain(|folder| !inside(folder));

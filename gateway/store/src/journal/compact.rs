@@ -29,8 +29,7 @@ use packer::Packer;
 use super::{
     Found, Group, Journal, Placed, Segment,
     format::{Covered, SEGMENT_HEADER_BYTES, SegmentHeader},
-    io_error, locked,
-    read_content,
+    io_error, locked, read_content,
 };
 use crate::{
     disk::{Access, DiskFile},

@@ -146,6 +146,18 @@ async fn a_part_that_is_there_already_is_durable_before_it_is_acknowledged() {
     assert_eq!(lab.open().store.part_len(&message_id(1), 0).unwrap(), Some(6));
 }
 
+#[tokio::test]
+async fn a_part_whose_name_could_not_be_synced_fails_the_store_and_is_not_answered_for() {
+    let lab = Lab::new();
+    let running = lab.open();
+    lab.disk.faults().folders_fail.store(true, Ordering::SeqCst);
+    assert!(matches!(put(&running.store, 1, 0, b"sealed").await, Err(PartError::Io(_))));
+    assert!(running.store.health().failed);
+    // A sync that works again proves nothing.
+    lab.disk.faults().folders_fail.store(false, Ordering::SeqCst);
+    assert!(matches!(put(&running.store, 1, 0, b"sealed").await, Err(PartError::Io(_))));
+}
+
 #[test]
 fn parts_found_at_opening_are_durable_before_anyone_is_told_of_them() {
     let lab = Lab::new();
