@@ -1,7 +1,7 @@
 //! An attachment whose name says what its bytes must be, so that whoever reads it can tell without asking its sender; and what a power cut
 //! does to the folder where an adapter keeps it until its message is sent.
 
-use std::{collections::BTreeSet, fs, io, ops::Range, path::Path};
+use std::{fs, io, ops::Range, path::Path};
 
 use tramite_tests::sample;
 
@@ -43,21 +43,20 @@ impl Attachment {
     }
 }
 
-/// Which attachments are synced is known by the answers that they got. Of all others the seed decides: whole, cut short, or gone. (What was
-/// removed and comes back is not played: nobody looks at it again.)
-pub(crate) fn lose_power(folder: &Path, answered: &BTreeSet<String>, seed: u64) -> io::Result<()> {
+/// An attachment is synced by the time its description is there, as a party does both in one step. Of the bytes of all others the seed
+/// decides: whole, cut short, or gone. (What was removed and comes back is not played: nobody looks at it again.)
+pub(crate) fn lose_power(folder: &Path, seed: u64) -> io::Result<()> {
     let dice = Dice::new(seed);
     let mut names: Vec<String> = fs::read_dir(folder)?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect::<io::Result<_>>()?;
     names.sort();
     for name in names {
+        let path = folder.join(&name);
         // The key was synced before its adapter began to serve.
-        let Some((id, _)) = name.rsplit_once('.').filter(|(id, _)| *id != "staging") else { continue };
-        if answered.contains(id) {
+        if !name.ends_with(".data") || path.with_extension("about").exists() {
             continue;
         }
-        let path = folder.join(&name);
         match dice.within(0..3) {
             0 => fs::remove_file(path)?,
             1 => fs::OpenOptions::new().write(true).open(path)?.set_len(dice.within(0..100))?,

@@ -35,8 +35,6 @@ pub(crate) struct Record {
     /// By office and message id: what was told of it, by item.
     told: BTreeMap<(&'static str, String), BTreeMap<String, String>>,
     acknowledged: BTreeSet<(&'static str, String)>,
-    /// Attachments that an adapter has taken, by their ids there.
-    pub(crate) attachments: BTreeSet<String>,
     /// By office, message id, and name: attachments that were read and were what was sent.
     pub(crate) read: BTreeSet<(&'static str, String, String)>,
     /// Case, and whether its last message was sent.
@@ -127,7 +125,6 @@ impl Record {
     /// An adapter has taken an attachment.
     pub(crate) fn attached(&mut self, office: &'static str, request: &str, attachment: &str) {
         self.note(format_args!("{office} attaches {attachment} to {request}"));
-        self.attachments.insert(attachment.to_owned());
     }
 
     /// An attachment was read.

@@ -218,7 +218,7 @@ impl Simulation {
     fn lose_attachments(&self, stage: &Stage, name: &str, seed: u64) {
         let folder = stage.attachments(name);
         if folder.exists()
-            && let Err(error) = attachment::lose_power(&folder, &self.book.open().attachments, seed)
+            && let Err(error) = attachment::lose_power(&folder, seed)
         {
             self.book.open().breaks(format!("{}: {error}", folder.display()));
         }

@@ -244,7 +244,7 @@ impl Store {
         found.into_iter().map(charge).collect()
     }
 
-    /// Messages of a queue that are not final, dead letters included, notices and what is set aside left out, after a sequence.
+    /// Messages of a queue that are not final, dead letters included, notices and damaged records left out, after a sequence.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -258,7 +258,7 @@ impl Store {
                 if messages.len() >= limit {
                     return Ok(messages);
                 }
-                messages.extend(self.unless_set_aside(queue, rows::number_at_end(key))?);
+                messages.extend(self.unless_damaged(queue, rows::number_at_end(key))?);
             }
             match found.last() {
                 Some((key, _)) if found.len() == LOOK_AT_ONCE => from = successor(key),
@@ -274,7 +274,7 @@ impl Store {
     pub fn dead_letters(&self, queue: &str, after: u64, limit: usize) -> Result<Vec<MessageRow>, ReadError> {
         let from = rows::dead(queue, after.saturating_add(1));
         let found = self.shared.outbox.scan(&from, &rows::dead(queue, u64::MAX), limit)?;
-        found.iter().filter_map(|(key, _)| self.unless_set_aside(queue, rows::number_at_end(key)).transpose()).collect()
+        found.iter().filter_map(|(key, _)| self.unless_damaged(queue, rows::number_at_end(key)).transpose()).collect()
     }
 
     /// A case.
@@ -342,21 +342,21 @@ impl Store {
         }
     }
 
-    /// A message, unless its record is damaged: then it is set aside, and those beside it are listed and end in their time.
-    fn unless_set_aside(&self, queue: &str, sequence: u64) -> Result<Option<MessageRow>, ReadError> {
-        if self.shared.lanes.lane(queue).is_set_aside(sequence) {
-            return Ok(None);
-        }
+    /// A message, unless its record is damaged: then it is set aside, and those beside it are listed and end in their time. One of which
+    /// only the content is damaged is listed and ends as any other.
+    fn unless_damaged(&self, queue: &str, sequence: u64) -> Result<Option<MessageRow>, ReadError> {
         match self.message_at(sequence) {
             Err(error @ (ReadError::Damaged(_) | ReadError::NoFact(_))) => {
-                self.shared.lanes.set_aside(queue, sequence, &error);
+                if !self.shared.lanes.lane(queue).is_set_aside(sequence) {
+                    self.shared.lanes.set_aside(queue, sequence, &error);
+                }
                 Ok(None)
             }
             read => read,
         }
     }
 
-    /// What has passed its time: at most `limit` messages and as many cases. Leased messages, dead letters and what is set aside are left
+    /// What has passed its time: at most `limit` messages and as many cases. Leased messages, dead letters and damaged records are left
     /// out. Nothing has, by a clock that is not believed.
     ///
     /// # Errors
@@ -371,8 +371,7 @@ impl Store {
         while due.messages.len() < limit {
             let found = self.shared.outbox.scan(&from, &to, LOOK_AT_ONCE)?;
             for (key, queue) in &found {
-                let message =
-                    self.unless_set_aside(&rows::decode::<String>(queue.clone())?, rows::number_at_end(key))?;
+                let message = self.unless_damaged(&rows::decode::<String>(queue.clone())?, rows::number_at_end(key))?;
                 due.messages.extend(message.filter(|message| message.state == MessageState::Waiting));
             }
             match found.last() {

@@ -117,6 +117,27 @@ fn a_damaged_record_is_set_aside_and_what_stands_beside_it_is_listed_and_ends() 
 }
 
 #[test]
+fn what_was_set_aside_for_its_content_is_listed_and_ends_in_its_time() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    running.done(message(1, "inps").with(|fact| fact.expires_ms = T0 + 1_000).change());
+    running.writer.apply();
+    drop(running);
+    let mut running = lab.open();
+    lab.edit(&lab.segment(), |bytes| {
+        let content = b"content of 1 ";
+        let at = bytes.windows(content.len()).position(|window| window == content).unwrap();
+        bytes[at] ^= 1;
+    });
+    assert!(running.leasable("inps").is_empty());
+    assert_eq!(running.store.health().set_aside, 1);
+    assert_eq!(running.store.messages("inps", 0, 10).unwrap().len(), 1);
+    lab.clock.advance(1_000);
+    assert_eq!(running.store.due(T0 + 1_000, 10).unwrap().messages.len(), 1);
+    running.done(settle(1, Outcome::Expired));
+}
+
+#[test]
 fn what_cannot_be_looked_up_is_not_leased_meanwhile() {
     let lab = Lab::new();
     let mut running = lab.open();
