@@ -7,13 +7,15 @@
 //! ```
 //! When a message is sent, its files are sealed again under the message's own key: message id and place, which are part of every
 //! chunk, are not known before. Knows files and limits. Never knows messages. Invariants: no file is ever whole in memory; what a
-//! crash leaves without `.about`, and whatever is older than 24 hours, is removed by the next sweep at which the clock is believed.
+//! crash leaves without `.about`, and whatever is older than 24 hours, is removed by the next sweep at which the clock is believed; what was put
+//! while it was not has no age, and stays a day longer.
 
 use std::{
+    collections::HashMap,
     fs,
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
@@ -56,6 +58,9 @@ pub(crate) struct About {
     pub(crate) sha256: Digest,
     sealed_length: u64,
     sealed_sha256: Digest,
+    /// It was put while the clock was not believed: the hour in its id says nothing of its age.
+    #[serde(default)]
+    undated: bool,
 }
 
 /// The staging folder.
@@ -65,6 +70,8 @@ pub(crate) struct Attachments {
     key: Arc<Zeroizing<[u8; 32]>>,
     clock: Arc<dyn Clock>,
     entropy: Entropy,
+    /// When this run first looked at those that have no hour that counts.
+    undated: Arc<Mutex<HashMap<MessageId, i64>>>,
 }
 
 impl std::fmt::Debug for Attachments {
@@ -82,11 +89,11 @@ impl Attachments {
             Some(key) => key,
             None => make_key(directory, &path, &entropy)?,
         };
-        Ok(Self { directory: directory.to_owned(), key: Arc::new(key), clock, entropy })
+        Ok(Self { directory: directory.to_owned(), key: Arc::new(key), clock, entropy, undated: Arc::default() })
     }
 
-    /// Begins a file.
-    pub(crate) fn begin(&self, header: pb::AttachmentHeader) -> Result<Writing, Refused> {
+    /// Begins a file, by a clock that is believed or not.
+    pub(crate) fn begin(&self, header: pb::AttachmentHeader, believed: bool) -> Result<Writing, Refused> {
         // By the rules of the message to come: what a send would refuse is not even taken in.
         validate::attachment_header(&header).map_err(Refused::fields)?;
         if self.staged_bytes().map_err(failed)? > STAGED_BYTES_MAX {
@@ -97,7 +104,8 @@ impl Attachments {
         let sealer = PartSealer::new(&self.key_of(&id), &id, 0).map_err(sealing)?;
         let path = self.path(&id, "data");
         let file = create_private_file(&path).map_err(failed)?;
-        Ok(Writing { folder: self.clone(), id, header, sealer, file, plain: RunningDigest::new(), path, kept: false })
+        let (folder, plain) = (self.clone(), RunningDigest::new());
+        Ok(Writing { folder, id, header, undated: !believed, sealer, file, plain, path, kept: false })
     }
 
     /// What is known of a file that was put here.
@@ -145,11 +153,22 @@ impl Attachments {
             let id = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<MessageId>().ok());
             // The id was made when the file was begun, and says when that was.
             let Some(made_ms) = id.and_then(|id| id.made_ms()) else { continue };
-            if now_ms.abs_diff(made_ms) > KEEP_MS {
+            if now_ms.abs_diff(made_ms) > KEEP_MS && !id.is_some_and(|id| self.is_undated_and_new(id, now_ms)) {
                 fs::remove_file(&path)?;
             }
         }
         Ok(())
+    }
+
+    /// One that has no hour that counts is kept for a day from when this run first looks at it.
+    fn is_undated_and_new(&self, id: MessageId, now_ms: i64) -> bool {
+        let undated = self.about(&id.to_string()).is_ok_and(|(_, about)| about.undated);
+        let mut since = self.undated.lock().unwrap_or_else(PoisonError::into_inner);
+        if !undated {
+            since.remove(&id);
+            return false;
+        }
+        now_ms.abs_diff(*since.entry(id).or_insert(now_ms)) <= KEEP_MS
     }
 
     fn staged_bytes(&self) -> io::Result<u64> {
@@ -176,6 +195,7 @@ pub(crate) struct Writing {
     folder: Attachments,
     id: MessageId,
     header: pb::AttachmentHeader,
+    undated: bool,
     sealer: PartSealer,
     file: fs::File,
     plain: RunningDigest,
@@ -209,6 +229,7 @@ impl Writing {
             sha256,
             sealed_length: sealed.len,
             sealed_sha256: sealed.s256,
+            undated: self.undated,
         };
         in_place(|| self.keep(&about)).map_err(failed)?;
         self.kept = true;

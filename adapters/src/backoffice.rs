@@ -67,7 +67,7 @@ impl Service {
             Some(Frame::Header(header)) => header,
             _ => return Err(Refused::new(Reason::FrameInvalid, "the first frame of an attachment is its header")),
         };
-        let mut writing = self.office.attachments().begin(header)?;
+        let mut writing = self.office.begin_attachment(header)?;
         while let Some(frame) = frames.message().await.map_err(broken)? {
             match frame.frame {
                 Some(Frame::Data(data)) if data.len() <= FRAME_MAX => writing.write(&data)?,

@@ -19,7 +19,7 @@ pub(crate) use self::{
     reading::Reading,
 };
 use crate::{
-    attachments::Attachments,
+    attachments::{Attachments, Writing},
     core::{BACKOFFICE, Core, GATEWAY, rejected, unreadable},
     entropy::Entropy,
     metrics::Metrics,
@@ -53,9 +53,9 @@ impl Office {
         &self.core.entropy
     }
 
-    /// Files for messages to come.
-    pub(crate) fn attachments(&self) -> &Attachments {
-        &self.attachments
+    /// Begins a file for a message to come.
+    pub(crate) fn begin_attachment(&self, header: pb::AttachmentHeader) -> Result<Writing, Refused> {
+        self.attachments.begin(header, self.core.store.believes(self.core.clock.now_ms()))
     }
 
     /// What arrived.

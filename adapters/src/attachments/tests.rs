@@ -15,7 +15,7 @@ fn header(name: &str) -> pb::AttachmentHeader {
 }
 
 async fn put(attachments: &Attachments, content: &[u8]) -> pb::PutAttachmentResponse {
-    let mut writing = attachments.begin(header("foglio.pdf")).expect("begun");
+    let mut writing = attachments.begin(header("foglio.pdf"), true).expect("begun");
     for piece in content.chunks(100_000) {
         writing.write(piece).expect("written");
     }
@@ -80,7 +80,7 @@ async fn nothing_stands_in_clear_on_the_disk() {
 async fn a_file_over_25_mib_is_refused_and_leaves_nothing() {
     let folder = tempfile::tempdir().expect("a directory");
     let attachments = open(folder.path(), &ManualClock::new(NOW));
-    let mut writing = attachments.begin(header("a.pdf")).expect("begun");
+    let mut writing = attachments.begin(header("a.pdf"), true).expect("begun");
     let piece = vec![0_u8; 1 << 20];
     for _ in 0..25 {
         writing.write(&piece).expect("within the limit");
@@ -102,12 +102,29 @@ async fn a_file_is_forgotten_after_a_day() {
     assert_eq!(attachments.about(&stored.attachment_id).expect_err("gone").reason, Reason::AttachmentUnknown);
 }
 
+#[tokio::test]
+async fn a_file_put_by_a_clock_that_is_not_believed_is_kept_for_a_day_whatever_it_said() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let clock = ManualClock::new(NOW);
+    let mut writing = open(folder.path(), &clock).begin(header("foglio.pdf"), false).expect("begun");
+    writing.write(b"short").expect("written");
+    let stored = writing.finish().expect("kept");
+    // Another run, and another year.
+    let attachments = open(folder.path(), &clock);
+    let right = NOW + 400 * 86_400_000;
+    attachments.sweep(right).expect("swept");
+    assert_eq!(read(&attachments, &stored.attachment_id).await, b"short");
+    attachments.sweep(right.saturating_add_unsigned(KEEP_MS) + 1).expect("swept");
+    assert_eq!(attachments.about(&stored.attachment_id).expect_err("gone").reason, Reason::AttachmentUnknown);
+    assert_eq!(fs::read_dir(folder.path()).expect("a listing").count(), 1, "only the key is left");
+}
+
 #[test]
 fn a_name_with_a_path_is_refused() {
     let folder = tempfile::tempdir().expect("a directory");
     let attachments = open(folder.path(), &ManualClock::new(NOW));
     for name in ["", "../a", "a/b", "a\\b", ".hidden", "a\nb"] {
-        assert!(attachments.begin(header(name)).is_err(), "{name:?}");
+        assert!(attachments.begin(header(name), true).is_err(), "{name:?}");
     }
     assert!(attachments.about("not-an-id").is_err());
 }
@@ -125,7 +142,7 @@ fn what_a_send_would_refuse_is_refused_at_once() {
         (of_type("application/pdf; q=1"), "header.media_type"),
         (of_document, "header.document"),
     ] {
-        let refused = attachments.begin(header.clone()).err().expect("refused");
+        let refused = attachments.begin(header.clone(), true).err().expect("refused");
         assert_eq!((refused.reason, refused.field.as_deref()), (Reason::FieldInvalid, Some(field)), "{header:?}");
     }
 }

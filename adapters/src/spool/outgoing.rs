@@ -289,7 +289,7 @@ impl Outgoing {
             media_type: file.media_type.clone(),
             document: file.document.clone(),
         };
-        let mut target = self.office.attachments().begin(header)?;
+        let mut target = self.office.begin_attachment(header)?;
         let mut buffer = vec![0_u8; READ_BYTES];
         loop {
             let count = source
