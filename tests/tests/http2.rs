@@ -27,7 +27,7 @@ const PROVOKED_RESETS_MAX: usize = 256;
 /// Bytes of a header list.
 const HEADER_LIST_BYTES_MAX: usize = 16 << 10;
 /// STALL_MAX (`certs/src/limits.rs`), and room for a busy machine.
-const DEAF_MAX: Duration = Duration::from_secs(60);
+const DEAF_MAX: Duration = Duration::from_secs(120);
 /// Far more than any of the limits, far less than what would take long.
 const FLOOD: usize = 10_000;
 /// An attack is repeated so often at least: what one leaves behind adds up.
