@@ -2,7 +2,7 @@
 //!
 //! A message passes through some hundred small allocations, which cost the gateway a quarter of its CPU with the system's allocator and
 //! a third of that with mimalloc. But mimalloc keeps what large blocks leave behind, and an attachment of 25 MiB made a process
-//! grow by as much; the system gives them back at once. So each does what it is good at. Knows sizes alone; never what they are for.
+//! grow by as much; the system gives them back. So each does what it is good at. Knows sizes alone; never what they are for.
 //! Invariant: a block goes back to where it came from, which its layout says.
 #![expect(
     unsafe_code,
@@ -20,8 +20,26 @@ use mimalloc::MiMalloc;
 /// thread.
 const SMALL_MAX: usize = 8 * 1024;
 
+/// Blocks from that on are mapped for themselves, and gone when they are freed.
+#[cfg(target_env = "gnu")]
+const LARGE_MIN: libc::c_int = 1024 * 1024;
+
 /// The two of them.
 struct BySize;
+
+/// Has the system give back what large blocks leave behind. Left alone, glibc has eight arenas for each core, and keeps in each as much as the
+/// largest block that was ever freed: threads that take turns at a file hold more of it than passes through. To be called before there are threads.
+pub(crate) fn limit_arenas() {
+    #[cfg(target_env = "gnu")]
+    {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // SAFETY: no more than numbers go in; a refusal leaves the default, with which everything works.
+        unsafe {
+            libc::mallopt(libc::M_ARENA_MAX, cores.try_into().unwrap_or(libc::c_int::MAX));
+            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_MIN);
+        }
+    }
+}
 
 #[global_allocator]
 static ALLOCATOR: BySize = BySize;
@@ -87,6 +105,19 @@ mod tests {
             grown.shrink_to(length);
             assert_eq!(grown, bytes(length));
             assert!(vec![0_u8; length].iter().all(|byte| *byte == 0));
+        }
+    }
+
+    #[test]
+    #[cfg(target_env = "gnu")]
+    fn a_large_block_comes_from_the_system_however_many_were_freed() {
+        /// Where a block begins that was mapped for itself: behind its header in a page of its own.
+        const MAPPED_AT: usize = 16;
+        limit_arenas();
+        let large = || vec![0_u8; 2 * usize::try_from(LARGE_MIN).expect("a size")];
+        for _ in 0..3 {
+            let blocks: Vec<_> = (0..8).map(|_| large()).collect();
+            assert!(blocks.iter().all(|block| block.as_ptr().addr() % 4096 == MAPPED_AT));
         }
     }
 }

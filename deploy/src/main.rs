@@ -27,6 +27,7 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    allocator::limit_arenas();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
