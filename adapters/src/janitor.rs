@@ -73,8 +73,11 @@ async fn end_refusals(core: &Core) {
             return;
         }
         let changes = leased.iter().map(|leased| settle_refused(leased.sequence, "")).collect();
-        if core.store.commit(changes).await.iter().any(Result::is_err) {
-            return;
+        if let Some(rejected) = core.store.commit(changes).await.into_iter().find_map(Result::err) {
+            core.metrics.retries.get_or_create(&metrics::reason(Refused::from(rejected).reason.as_str())).inc();
+            tracing::error!("refusals could not be ended: look at the disk; they are tried again");
+            core.store.release_all(REFUSED);
+            sleep(REFUSALS_AGAIN).await;
         }
     }
 }

@@ -71,6 +71,12 @@ pub struct Metrics {
     pub outbox: Gauge,
     /// What waits for the back office.
     pub inbox: Gauge,
+    /// Damaged rows and records that were set aside since start.
+    pub store_set_aside: Gauge,
+    /// Contents of final messages that the disk has not erased so far.
+    pub store_not_erased: Gauge,
+    /// 1 while the disk is full: nothing new is taken, what is there is sent and shown.
+    pub store_full: Gauge,
     /// 1 while what the clock decides is held because the clock and the records disagree.
     pub clock_held: Gauge,
 }
@@ -115,6 +121,9 @@ impl Metrics {
         registry.register("connections", "Connections made to the gateway", self.connections.clone());
         registry.register("outbox_waiting", "What waits for the gateway", self.outbox.clone());
         registry.register("inbox_waiting", "What waits for the back office", self.inbox.clone());
+        registry.register("store_set_aside", "Damaged rows and records set aside", self.store_set_aside.clone());
+        registry.register("store_not_erased", "Contents that the disk did not erase", self.store_not_erased.clone());
+        registry.register("store_full", "1 while the disk is full and nothing new is taken", self.store_full.clone());
         registry.register("clock_held", "1 while expiry is held for the clock", self.clock_held.clone());
     }
 

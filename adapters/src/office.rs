@@ -113,6 +113,7 @@ impl Office {
             refused: self.core.link.refused_for_good(),
             connected_since_ms: standing.since_ms,
             clock_held: store.clock_hold().map_err(unreadable)?.unwrap_or_default(),
+            store_troubles: store.health().troubles(),
         })
     }
 

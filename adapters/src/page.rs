@@ -19,14 +19,7 @@ pub(crate) async fn serve(core: Arc<Core>, address: SocketAddr, stop: Cancellati
     let page = move || {
         let core = Arc::clone(&core);
         async move {
-            for (queue, gauge) in [(GATEWAY, &core.metrics.outbox), (BACKOFFICE, &core.metrics.inbox)] {
-                match core.store.queue(queue) {
-                    Ok(stats) => drop(gauge.set(i64::try_from(stats.waiting).unwrap_or(i64::MAX))),
-                    Err(error) => {
-                        tracing::error!(queue, %error, "how much waits cannot be read: the metrics show what did before; look at the disk");
-                    }
-                }
-            }
+            refresh_gauges(&core);
             ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], core.metrics.render())
         }
     };
@@ -38,4 +31,21 @@ pub(crate) async fn serve(core: Arc<Core>, address: SocketAddr, stop: Cancellati
         }
     });
     Ok(address)
+}
+
+/// Brings the gauges of queues and store up to date.
+fn refresh_gauges(core: &Core) {
+    let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let health = core.store.health();
+    core.metrics.store_set_aside.set(gauge(health.set_aside));
+    core.metrics.store_not_erased.set(gauge(health.not_erased));
+    core.metrics.store_full.set(i64::from(health.full));
+    for (queue, waiting) in [(GATEWAY, &core.metrics.outbox), (BACKOFFICE, &core.metrics.inbox)] {
+        match core.store.queue(queue) {
+            Ok(stats) => drop(waiting.set(gauge(stats.waiting))),
+            Err(error) => {
+                tracing::error!(queue, %error, "how much waits cannot be read: the metrics show what did before; look at the disk");
+            }
+        }
+    }
 }

@@ -61,6 +61,11 @@ impl Output {
         self.terminal && !self.json
     }
 
+    /// What somebody must look after, a line each; begins with the end of the line before.
+    pub(crate) fn troubles(self, troubles: &[String]) -> String {
+        troubles.iter().map(|trouble| format!("\n{}", self.word(trouble, Tone::Warn))).collect()
+    }
+
     /// One line for people; nothing in JSON.
     pub(crate) fn line(self, text: &str) {
         if !self.json {

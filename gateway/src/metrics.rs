@@ -110,6 +110,8 @@ pub struct Metrics {
     pub store_facts: Gauge,
     /// Damaged rows and records that were set aside since start.
     pub store_set_aside: Gauge,
+    /// Contents of final messages that the disk has not erased so far.
+    pub store_not_erased: Gauge,
     /// How often the outbox was rebuilt since start.
     pub store_rebuilds: Gauge,
     /// 1 while the disk is full: nothing new is accepted, what waits is delivered and settled.
@@ -195,6 +197,7 @@ impl Metrics {
             store_groups: Gauge::default(),
             store_facts: Gauge::default(),
             store_set_aside: Gauge::default(),
+            store_not_erased: Gauge::default(),
             store_rebuilds: Gauge::default(),
             store_full: Gauge::default(),
             seconds: Family::new_with_constructor(SecondsOf(Seconds)),
@@ -228,6 +231,7 @@ impl Metrics {
         registry.register("store_groups", "Journal groups, one fdatasync each, since start", self.store_groups.clone());
         registry.register("store_facts", "Facts in those groups", self.store_facts.clone());
         registry.register("store_set_aside", "Damaged rows and records set aside", self.store_set_aside.clone());
+        registry.register("store_not_erased", "Contents that the disk did not erase", self.store_not_erased.clone());
         registry.register("store_rebuilds", "Rebuilds of the outbox", self.store_rebuilds.clone());
         registry.register(
             "store_full",

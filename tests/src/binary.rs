@@ -13,6 +13,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{FlockOperation, flock};
 
+use crate::network::PATIENCE;
+
 /// A binary that somebody built elsewhere, with kill points: used instead of building one.
 const ELSEWHERE: &str = "TRAMITE_BINARY";
 
@@ -26,6 +28,20 @@ pub fn path() -> Result<&'static Path> {
         Ok(path) => Ok(path),
         Err(error) => bail!("the binary does not build: {error}"),
     }
+}
+
+/// Runs a command of it that must succeed; gives what it printed.
+///
+/// # Errors
+/// What it printed, when it fails or does not end.
+pub async fn said(arguments: &[&str]) -> Result<String> {
+    let binary = tokio::task::spawn_blocking(path).await??;
+    let mut command = tokio::process::Command::new(binary);
+    command.args(arguments).env_remove("TRAMITE_ADAPTER").env_remove("TRAMITE_CERTS").kill_on_drop(true);
+    let output = tokio::time::timeout(PATIENCE, command.output()).await.context("it does not end")??;
+    let printed = String::from_utf8(output.stdout)?;
+    ensure!(output.status.success(), "{arguments:?}: {printed} {}", String::from_utf8_lossy(&output.stderr));
+    Ok(printed)
 }
 
 /// The target directory that this very test was built into.

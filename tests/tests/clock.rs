@@ -4,14 +4,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tokio::{
-    process::Command,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tramite_proto::pb::backoffice::v1::inbox_item::Kind;
 use tramite_tests::{
-    binary,
+    binary::said,
     config::GATEWAY,
     desk::Desk,
     network::{Network, Node, PATIENCE, START_MAX},
@@ -40,17 +37,6 @@ async fn says_held(node: &Node, held: bool) -> Result<()> {
     // It answers as soon as it has started.
     let says = async || Ok(node.metrics().await.is_ok_and(|metrics| metrics.sum(&name, &[]) == wanted));
     until(&format!("{} {name} {wanted}", node.name), says).await
-}
-
-/// Runs a command that must succeed; gives what it printed.
-async fn run(arguments: &[&str]) -> Result<String> {
-    let binary = tokio::task::spawn_blocking(binary::path).await??;
-    let mut command = Command::new(binary);
-    command.args(arguments).env_remove("TRAMITE_ADAPTER").env_remove("TRAMITE_CERTS").kill_on_drop(true);
-    let output = timeout(PATIENCE, command.output()).await.context("it does not end")??;
-    let told = String::from_utf8(output.stdout)?;
-    ensure!(output.status.success(), "{arguments:?}: {told} {}", String::from_utf8_lossy(&output.stderr));
-    Ok(told)
 }
 
 /// The kinds of notices that a desk has, of those messages, and whether there is one of each.
@@ -113,15 +99,15 @@ impl Play {
     /// What the command line says, and what it is told.
     async fn confirms(&self) -> Result<()> {
         let socket = format!("unix:{}", self.network.adapter("caritas")?.folder.join("socket").display());
-        let shown = run(&["status", "--adapter", &socket]).await?;
+        let shown = said(&["status", "--adapter", &socket]).await?;
         ensure!(shown.contains("the clock is held") && shown.contains("tramite confirm-clock --reason"), "{shown}");
-        run(&["confirm-clock", "--adapter", &socket, "--reason", "set by hand"]).await?;
-        ensure!(!run(&["status", "--adapter", &socket]).await?.contains("clock"));
+        said(&["confirm-clock", "--adapter", &socket, "--reason", "set by hand"]).await?;
+        ensure!(!said(&["status", "--adapter", &socket]).await?.contains("clock"));
         let (address, certs) = (self.network.address(), self.network.pki.bundle(OPERATOR));
         let ops = |words: &[&str]| {
             let at = ["--gateway", &address, "--certs", certs.to_str().unwrap_or_default()];
             let words: Vec<String> = [&["ops"], &at[..], words].concat().into_iter().map(str::to_owned).collect();
-            async move { run(&words.iter().map(String::as_str).collect::<Vec<_>>()).await }
+            async move { said(&words.iter().map(String::as_str).collect::<Vec<_>>()).await }
         };
         let shown = ops(&["overview"]).await?;
         ensure!(shown.contains("the clock is held") && shown.contains("tramite ops release clock"), "{shown}");

@@ -8,6 +8,7 @@ use tonic::Code;
 use tramite_proto::pb::statement::v1::{SealedMessage, Statement};
 use tramite_tests::{
     attack::{Player, gateway_and, join, reason},
+    binary::said,
     failing_disk::{self, Fault},
     forge::{Draft, b64, content, receipt},
     network::{Network, PATIENCE},
@@ -135,16 +136,7 @@ async fn a_full_disk(bytes: usize) -> Result<()> {
 
 /// What `tramite store verify` says.
 async fn is_sound(store: &Path) -> Result<()> {
-    let binary = tokio::task::spawn_blocking(tramite_tests::binary::path).await??;
-    let mut verify = tokio::process::Command::new(binary);
-    let said = verify.args(["store", "verify"]).arg(store).output().await?;
-    ensure!(
-        said.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&said.stdout),
-        String::from_utf8_lossy(&said.stderr)
-    );
-    Ok(())
+    said(&["store", "verify", &store.display().to_string()]).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 use tramite_tests::{
     attack::reason,
+    binary::said,
     clerk::Clerk,
     desk::{Desk, insist, passing},
     failing_disk::{self, Fault},
@@ -82,11 +83,15 @@ fn is_full(status: &Status) -> Result<()> {
 
 /// What `tramite store verify` says.
 async fn is_sound(store: &Path) -> Result<()> {
-    let binary = tokio::task::spawn_blocking(tramite_tests::binary::path).await??;
-    let said = tokio::process::Command::new(binary).args(["store", "verify"]).arg(store).output().await?;
-    let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
-    ensure!(said.status.success(), "{out}{err}");
-    Ok(())
+    said(&["store", "verify", &store.display().to_string()]).await.map(drop)
+}
+
+/// What `tramite status` says of caritas.
+async fn standing(network: &Network) -> Result<String> {
+    let socket = network.adapter("caritas")?.folder.join("socket");
+    let said = said(&["status", "--adapter", &format!("unix:{}", socket.display())]).await?;
+    // Lines are folded.
+    Ok(said.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// The inbox as it is, when it holds so many items.
@@ -128,6 +133,9 @@ async fn an_adapter_on_a_full_disk_takes_nothing_shows_and_acknowledges_what_it_
     is_full(&again)?;
     let attached = caritas.attach("family.pdf", &[7; 300_000]).await.err().context("an attachment was taken")?;
     is_full(&attached)?;
+    ensure!(caritas.status().await?.store_troubles.len() == 1, "its status does not say so");
+    let said = standing(&network).await?;
+    ensure!(said.contains("the disk is full") && said.contains("make room"), "{said}");
     let shown = items(&caritas, ITEMS).await.with_context(told)?;
     let (first, left) = shown.split_at(ITEMS / 2);
     ensure!(caritas.acknowledge(first).await.with_context(told)? as usize == first.len(), "not all were new");
@@ -143,6 +151,7 @@ async fn an_adapter_on_a_full_disk_takes_nothing_shows_and_acknowledges_what_it_
     arrive(&reader, &[refused]).await.with_context(told)?;
     ensure!(process.id().await == id, "it was started anew");
     process.log().wait_for(0, &["new messages are accepted"], PATIENCE).await?;
+    ensure!(!standing(&network).await?.contains("full"), "its status still says so");
     repeats_are_answered(&caritas, &sent).await.with_context(told)?;
     process.terminate(PATIENCE).await?;
     is_sound(&data.join("store")).await

@@ -124,6 +124,21 @@ async fn refusals_that_cannot_be_read_keep_nothing_from_expiring_and_end_later()
 }
 
 #[tokio::test]
+async fn refusals_that_cannot_be_ended_at_a_start_end_later() {
+    let (network, media) = (Network::new(), Media::default());
+    let caritas = media.start(&network, NOWHERE).await;
+    refuse_half(&caritas).await;
+    caritas.stop().await;
+    media.maps.spoil(CLOCK);
+    let caritas = media.start(&network, NOWHERE).await;
+    until(async || (caritas.retries(Reason::StoreFailed) > 0).then_some(())).await;
+    assert_eq!(refusals(&caritas), 1);
+    media.maps.mend();
+    until(async || (refusals(&caritas) == 0).then_some(())).await;
+    caritas.stop().await;
+}
+
+#[tokio::test]
 async fn items_that_cannot_be_acknowledged_at_a_start_keep_no_other_from_its_name() {
     let (network, media) = (Network::new(), Media::default());
     let start = || network.start_on("comune", NOWHERE, &media.disk, &media.maps);

@@ -19,6 +19,9 @@ const PART_MIN: usize = 4;
 /// Characters of a whole id.
 const WHOLE: usize = 36;
 
+/// What became of a message by the doing of its recipient; any other end is the gateway's, its clock's or an operator's.
+const BY_RECIPIENT: [&str; 3] = ["OPENED", "REFUSED", "RECEIPT_AFTER_EXPIRY"];
+
 /// What a list of nothing says.
 const NONE: &str = "No cases yet. `tramite send FILE` opens one.";
 
@@ -98,7 +101,8 @@ fn page(case: &bo::Case, output: Output) -> String {
         let way = match (entry.from.is_empty(), entry.to.is_empty()) {
             (false, false) => format!("{} → {}", entry.from, entry.to),
             (false, true) => entry.from.clone(),
-            (true, _) => format!("by {}", entry.to),
+            (true, _) if BY_RECIPIENT.contains(&entry.event.as_str()) => format!("by {}", entry.to),
+            (true, _) => format!("→ {}", entry.to),
         };
         table.add_row([
             output.cell(clock_time(entry.at_ms), Tone::Faint),
@@ -167,5 +171,27 @@ fn tone(status: &str) -> Tone {
         "rejected" | "failed" | "expired" | "refused" | "disputed" => Tone::Bad,
         "on_hold" | "action_required" | "deferred" | "cancelled" => Tone::Warn,
         _ => Tone::Plain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_its_recipient_did_is_by_the_recipient() {
+        let entry = |event: &str, from: &str| bo::TimelineEntry {
+            event: event.to_owned(),
+            from: from.to_owned(),
+            to: "inps".to_owned(),
+            ..bo::TimelineEntry::default()
+        };
+        let timeline =
+            vec![entry("SENT", "caritas"), entry("OPENED", ""), entry("DEAD_LETTERED", ""), entry("DISCARDED", "")];
+        let shown = page(&bo::Case { timeline, ..bo::Case::default() }, Output::new(false));
+        let way = |event: &str| shown.lines().find(|line| line.contains(event)).unwrap_or_default();
+        assert!(way("SENT").contains("caritas → inps"), "{shown}");
+        assert!(way("OPENED").contains("by inps"), "{shown}");
+        assert!(["DEAD_LETTERED", "DISCARDED"].iter().all(|event| way(event).contains("→ inps")), "{shown}");
     }
 }

@@ -19,6 +19,7 @@ pub(crate) async fn status(asked: cli::Status, output: &Output) -> Result<Exit, 
         "institution": status.institution, "version": status.version, "connected": status.connected,
         "problem": status.problem, "connected_since_ms": status.connected_since_ms, "outbox": status.outbox,
         "inbox": status.inbox, "refused": status.refused, "clock_held": status.clock_held,
+        "store_troubles": status.store_troubles,
     });
     output.answer(&value, || {
         let since = match status.connected_since_ms {
@@ -48,8 +49,9 @@ pub(crate) async fn status(asked: cli::Status, output: &Output) -> Result<Exit, 
             );
             format!("\n{}", output.word(&held, Tone::Warn))
         };
+        let store = output.troubles(&status.store_troubles);
         format!(
-            "{}, adapter {}\n{connected}{clock}\n{} to send, {} in the inbox, {} refused for good since start",
+            "{}, adapter {}\n{connected}{clock}{store}\n{} to send, {} in the inbox, {} refused for good since start",
             status.institution, status.version, status.outbox, status.inbox, status.refused,
         )
     });

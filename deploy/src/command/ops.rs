@@ -141,6 +141,7 @@ async fn overview(client: &mut OperationsClient<Patient>, output: Output) -> Res
         "gateway": answer.gateway, "version": answer.version, "uptime_s": answer.uptime_s, "sequence": answer.sequence,
         "waiting": answer.waiting, "dead_letters": answer.dead_letters, "accepted": answer.accepted,
         "delivered": answer.delivered, "refused": answer.refused, "clock_held": answer.clock_held,
+        "store_troubles": answer.store_troubles,
         "queues": answer.queues.iter().map(queue_value).collect::<Vec<_>>(),
     });
     output.answer(&value, || {
@@ -155,8 +156,9 @@ async fn overview(client: &mut OperationsClient<Patient>, output: Output) -> Res
             );
             format!("\n{}", output.word(&held, Tone::Warn))
         };
+        let store = output.troubles(&answer.store_troubles);
         format!(
-            "{} {}, up {up}, {} facts in its journal{clock}\nwaiting {}, dead letters {}; since start accepted {}, delivered {}, refused {}\n{}",
+            "{} {}, up {up}, {} facts in its journal{clock}{store}\nwaiting {}, dead letters {}; since start accepted {}, delivered {}, refusals {}\n{}",
             answer.gateway,
             answer.version,
             answer.sequence,
@@ -165,7 +167,7 @@ async fn overview(client: &mut OperationsClient<Patient>, output: Output) -> Res
             answer.accepted,
             answer.delivered,
             answer.refused,
-            queue_table(&answer.queues, output),
+            queues_page(&answer.queues, output),
         )
     });
     Ok(())
@@ -174,7 +176,7 @@ async fn overview(client: &mut OperationsClient<Patient>, output: Output) -> Res
 async fn queues(client: &mut OperationsClient<Patient>, output: Output) -> Result<(), Status> {
     let answer = client.list_queues(ops::ListQueuesRequest {}).await.map(Response::into_inner)?;
     let value = json!({ "queues": answer.queues.iter().map(queue_value).collect::<Vec<_>>() });
-    output.answer(&value, || queue_table(&answer.queues, output).to_string());
+    output.answer(&value, || queues_page(&answer.queues, output));
     Ok(())
 }
 
@@ -182,8 +184,15 @@ fn queue_value(queue: &ops::Queue) -> Value {
     json!({
         "institution": queue.institution, "online": queue.online, "held": queue.held, "waiting": queue.waiting,
         "leased": queue.leased, "retrying": queue.retrying, "dead_letters": queue.dead_letters,
-        "oldest_accepted_ms": queue.oldest_accepted_ms,
+        "oldest_accepted_ms": queue.oldest_accepted_ms, "held_because": queue.held_because,
     })
+}
+
+/// The table, and why who is held is held.
+fn queues_page(queues: &[ops::Queue], output: Output) -> String {
+    let held = queues.iter().filter(|queue| queue.held);
+    let why: String = held.map(|queue| format!("\n{} is held: {}", queue.institution, queue.held_because)).collect();
+    format!("{}{why}", queue_table(queues, output))
 }
 
 fn queue_table(queues: &[ops::Queue], output: Output) -> Sheet {
@@ -334,5 +343,15 @@ mod tests {
             assert!(words.iter().all(|word| text.contains(word)), "{text}");
             assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         }
+    }
+
+    #[test]
+    fn queues_say_why_they_are_held() {
+        let (institution, held_because) = ("inps".to_owned(), "maintenance until noon".to_owned());
+        let held = ops::Queue { institution, held: true, held_because, ..ops::Queue::default() };
+        let free = ops::Queue { institution: "caritas".to_owned(), ..ops::Queue::default() };
+        let shown = queues_page(&[free, held], Output::new(false));
+        assert!(shown.ends_with("\ninps is held: maintenance until noon"), "{shown}");
+        assert_eq!(shown.matches("held:").count(), 1, "{shown}");
     }
 }

@@ -13,7 +13,7 @@ use tramite_proto::{
 };
 use tramite_store::{MessageRow, MessageState, QueueStats, ReadError, accepted};
 
-use crate::{hub::Hub, limits, metrics};
+use crate::{holds, hub::Hub, limits, metrics};
 
 /// Which messages to list.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +40,7 @@ pub(super) fn overview(hub: &Hub) -> Result<Overview, Refused> {
         refused: hub.metrics.totals.refused(),
         queues,
         clock_held: hub.store.clock_hold().map_err(|error| hub.read_failed(&error))?.unwrap_or_default(),
+        store_troubles: hub.store.health().troubles(),
     })
 }
 
@@ -61,9 +62,11 @@ fn queue(hub: &Hub, name: String, stats: &QueueStats) -> Result<Queue, Refused> 
         let first = hub.store.messages(&name, 0, limits::RETRYING_SCAN_MAX).map_err(|error| hub.read_failed(&error))?;
         first.iter().filter(|row| row.state == MessageState::Waiting && row.due_ms > now_ms).count()
     };
+    let held = hub.holds.is_held(&name);
     Ok(Queue {
         online: hub.presence.is_online(&name),
-        held: hub.holds.is_held(&name),
+        held,
+        held_because: if held { held_because(hub, &name)? } else { String::new() },
         institution: name,
         waiting: stats.waiting,
         leased: stats.leased,
@@ -73,6 +76,14 @@ fn queue(hub: &Hub, name: String, stats: &QueueStats) -> Result<Queue, Refused> 
     })
 }
 
+/// What the operator said who holds it; of one whose record says it with more than its name.
+fn held_because(hub: &Hub, name: &str) -> Result<String, Refused> {
+    let record = format!("{}{name}", holds::RECORD_PREFIX);
+    let found = hub.store.records(&record).map_err(|error| hub.read_failed(&error))?;
+    let value = found.into_iter().find(|row| row.name == record).map(|row| row.value).unwrap_or_default();
+    Ok(String::from_utf8_lossy(&value).into_owned())
+}
+
 /// Brings the gauges of queues and store up to date, for whoever reads them next.
 pub(crate) fn refresh_gauges(hub: &Hub) {
     let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -80,6 +91,7 @@ pub(crate) fn refresh_gauges(hub: &Hub) {
     hub.metrics.store_groups.set(gauge(health.groups));
     hub.metrics.store_facts.set(gauge(health.facts));
     hub.metrics.store_set_aside.set(gauge(health.set_aside));
+    hub.metrics.store_not_erased.set(gauge(health.not_erased));
     hub.metrics.store_rebuilds.set(gauge(health.rebuilds));
     hub.metrics.store_full.set(i64::from(health.full));
     let queues = match hub.store.queues() {

@@ -6,7 +6,7 @@ use tramite_proto::{
     ids::{ConversationId, Digest, MessageId},
     pb::{
         exchange::v1::{NoticeAcknowledged, ReceiveRequest, settlement::Outcome},
-        operations::v1::{GetMessageRequest, HoldRequest, ReleaseRequest},
+        operations::v1::{GetMessageRequest, HoldRequest, ListQueuesRequest, ReleaseRequest},
     },
     reason::Reason,
     statement::Event,
@@ -240,9 +240,18 @@ async fn nothing_is_delivered_to_an_institution_that_is_held_until_it_is_release
     let mut operations = world.operations();
     let request = GetMessageRequest { message_id: draft.id.to_string() };
     assert_eq!(operations.get_message(request).await.unwrap().into_inner().state, "HELD");
+    assert_eq!(held_because(&world).await, ["inps: maintenance"]);
     let release = ReleaseRequest { institution: "inps".to_owned(), reason: "done".to_owned() };
     operations.release(release).await.unwrap();
     assert_eq!(recipient.delivery().await.origin.jti, draft.id);
+    assert!(held_because(&world).await.is_empty());
+}
+
+/// Who is held, and why.
+async fn held_because(world: &World) -> Vec<String> {
+    let queues = world.operations().list_queues(ListQueuesRequest {}).await.unwrap().into_inner().queues;
+    let held = queues.into_iter().filter(|queue| queue.held || !queue.held_because.is_empty());
+    held.map(|queue| format!("{}: {}", queue.institution, queue.held_because)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,7 +16,7 @@ use tramite_proto::{
     pb::{
         directory::v1::{ListInstitutionsRequest, directory_client::DirectoryClient},
         exchange::v1::{RetryLater, settlement::Outcome},
-        operations::v1::{DiscardRequest, HoldRequest, ListMessagesRequest, Message},
+        operations::v1::{DiscardRequest, GetOverviewRequest, HoldRequest, ListMessagesRequest, Message},
         statement::v1::Statement,
     },
     reason::Reason,
@@ -221,6 +221,12 @@ async fn a_message_whose_content_is_damaged_is_set_aside_counted_and_shown_as_su
     let is_damaged = |message: &&Message| message.attempts.iter().any(|attempt| attempt.reason == "STORE_FAILED");
     let shown: Vec<_> = listed.messages.iter().filter(is_damaged).map(|message| message.message_id.clone()).collect();
     assert_eq!(shown, [damaged.id.to_string()]);
+    assert!(matches!(&troubles(&world).await[..], [only] if only.contains("1 that waited")));
+}
+
+/// What the overview says of the store.
+async fn troubles(world: &World) -> Vec<String> {
+    world.operations().get_overview(GetOverviewRequest {}).await.unwrap().into_inner().store_troubles
 }
 
 /// Turns a bit of what stands in a file.
@@ -251,9 +257,11 @@ async fn a_full_disk_is_on_the_page_for_as_long_as_it_is_full() {
     };
     assert_eq!(refused.reason, Reason::StoreFull);
     assert_eq!(world.metric("store_full", "").await, 1.0);
+    assert!(matches!(&troubles(&world).await[..], [only] if only.contains("make room")));
     disk.faults().full.store(0, Ordering::SeqCst);
     submit().await.unwrap();
     assert_eq!(world.metric("store_full", "").await, 0.0);
+    assert!(troubles(&world).await.is_empty());
 }
 
 /// A case that inps has brought to `accepted`, and its next move on its way to caritas.

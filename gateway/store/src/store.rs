@@ -67,6 +67,24 @@ pub struct Health {
     pub failed: bool,
 }
 
+impl Health {
+    /// What somebody must look after, a sentence each; empty when all is well.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<String> {
+        let full = "the disk is full: nothing new is accepted, what waits is delivered and settled from a reserve; make room, and it goes on by itself";
+        let aside = format!(
+            "{} that waited are damaged on the disk and were set aside: look at the disk, stop this node and ask tramite store verify",
+            self.set_aside
+        );
+        let kept = format!(
+            "{} contents of what has ended could not be erased: they are still on the disk and are tried again; look at the disk",
+            self.not_erased
+        );
+        let all = [(self.full, full.to_owned()), (self.set_aside > 0, aside), (self.not_erased > 0, kept)];
+        all.into_iter().filter_map(|(is_so, trouble)| is_so.then_some(trouble)).collect()
+    }
+}
+
 /// What a change adds to its group, roughly.
 fn weight(change: &Change) -> usize {
     let signed = |sign: &[(crate::change::Slot, Bytes)]| sign.iter().map(|(_, json)| json.len() * 2).sum::<usize>();

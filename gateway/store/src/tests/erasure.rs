@@ -119,12 +119,14 @@ fn a_content_that_the_disk_does_not_erase_holds_nothing_up_and_is_erased_when_it
     assert_eq!(running.writer.shared.outbox.unapplied(), 0, "its rows are applied");
     assert_eq!([1, 2, 3].map(|number| is_there(&lab, number)), [false, true, false], "its neighbours are gone");
     assert_eq!((notes(&lab), running.store.health().not_erased), (vec![2], 1));
+    assert!(matches!(&running.store.health().troubles()[..], [only] if only.contains("not be erased")));
     assert_eq!(running.store.content(2).unwrap_err(), ReadError::Erased(2));
     running.writer.compact();
     assert!(is_there(&lab, 2) && !running.store.health().failed);
     lab.disk.faults().punch_fails_at.store(0, Ordering::SeqCst);
     running.writer.compact();
     assert_eq!((is_there(&lab, 2), notes(&lab), running.store.health().not_erased), (false, Vec::new(), 0));
+    assert!(running.store.health().troubles().is_empty());
     running.stop();
     assert_eq!(verified(&lab).problems, Vec::new());
 }
