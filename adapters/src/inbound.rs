@@ -13,7 +13,12 @@ mod take;
 
 use tramite_store::Change;
 
-pub(crate) use self::{check::open, notice::shown, receiver::Receiver, take::settle_refused};
+pub(crate) use self::{
+    check::open,
+    notice::{CASE_EXPIRED, OPENED, UNOPENED, shown},
+    receiver::Receiver,
+    take::settle_refused,
+};
 
 /// The same change without its move of a case.
 fn without_move(change: Change) -> Change {

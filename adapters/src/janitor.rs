@@ -4,13 +4,13 @@
 //! Knows intervals. Never knows how any of it is done. Invariants: nothing here is needed for what was acknowledged to stay safe; by a
 //! clock that is not believed nothing expires and nothing is removed; none of it waits for another.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tramite_proto::reason::Refused;
-use tramite_store::{Change, ClockState, Leased, MessageRow};
+use tramite_store::{Change, ClockState, Leased, MessageRow, accepted};
 
 use crate::{
     attachments::Attachments,
@@ -94,10 +94,12 @@ async fn expire(core: &Core) {
                 continue;
             }
         };
-        let mut changes = Vec::new();
+        // What one end makes of a case is known to the next once it is durable: at the next look.
+        let (mut changes, mut cases_met) = (Vec::new(), HashSet::new());
         for row in due.messages.into_iter().filter(|row| row.queue == GATEWAY) {
             match end(core, &row) {
-                Ok(change) => {
+                Ok((case, _)) if !cases_met.insert(case.clone()) => {}
+                Ok((_, change)) => {
                     tracing::warn!(sequence = row.sequence, "a message expired before the gateway could be reached");
                     changes.push(change);
                 }
@@ -118,11 +120,12 @@ async fn expire(core: &Core) {
     }
 }
 
-/// The end of a message; what cannot be read does not end yet, and is looked at again.
-fn end(core: &Core, row: &MessageRow) -> Result<Change, Refused> {
+/// The case of a message and its end; what cannot be read does not end yet, and is looked at again.
+fn end(core: &Core, row: &MessageRow) -> Result<(Bytes, Change), Refused> {
     let fact = core.store.fact(row.sequence).map_err(unreadable)?;
+    let case = accepted(&fact).map(|accepted| accepted.case_id.clone()).unwrap_or_default();
     let leased = Leased { sequence: row.sequence, attempt: row.attempts, fact, content: Bytes::new() };
-    outbound::expired(core, &leased)
+    Ok((case, outbound::expired(core, &leased)?))
 }
 
 async fn watch_keys(core: &Core) {

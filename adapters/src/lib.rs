@@ -31,6 +31,7 @@ mod office;
 mod outbound;
 mod own;
 mod page;
+mod recount;
 pub mod request;
 mod spool;
 

@@ -10,8 +10,4 @@ mod place;
 mod sender;
 mod upload;
 
-pub(crate) use self::{
-    answer::{expired, taken_back},
-    compose::send,
-    sender::Sender,
-};
+pub(crate) use self::{answer::expired, compose::send, sender::Sender};

@@ -8,6 +8,7 @@ mod keys;
 mod lies;
 mod network;
 mod offline;
+mod recount;
 mod spool;
 mod stand_in;
 mod unreadable;

@@ -4,15 +4,14 @@
 //! When more than a day lies between the last record and the clock, the clock itself may be wrong: then the store holds whatever it
 //! would end, running or just started, until an operator releases `clock`.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use tramite_proto::{
-    ids::{CaseId, uuid_text},
-    pb::journal::v1::{CaseExpired, CaseMove, Fact, Outcome, Settled},
+    ids::uuid_text,
+    pb::journal::v1::{CaseExpired, CaseMove, Outcome, Settled},
     reason::{Reason, Refused},
-    states::{CaseKind, Party, can_expire},
 };
-use tramite_store::{CaseRow, Change, ClockState, Done, MessageRow, Mover, Slot};
+use tramite_store::{CaseRow, Change, ClockState, Done, MessageRow, Slot};
 
 use crate::{
     hub::{Consigned, Hub},
@@ -20,8 +19,6 @@ use crate::{
     prove::About,
     undo,
 };
-
-const EXPIRED: &str = "expired";
 
 /// Looks at the clock. The store holds one that is more than a day from the last record; here that is told, or answered by the
 /// configuration.
@@ -61,7 +58,7 @@ pub async fn run(hub: Arc<Hub>) {
     }
 }
 
-/// One pass; says how many it found due.
+/// One pass; says how many it found due, or as many as it may when it left some.
 pub async fn pass(hub: &Hub) -> usize {
     let due = match hub.store.due(hub.clock.now_ms(), limits::EXPIRIES_PER_PASS_MAX) {
         Ok(due) => due,
@@ -70,10 +67,14 @@ pub async fn pass(hub: &Hub) -> usize {
             return 0;
         }
     };
+    // What one end makes of a case is known to the next once it is durable.
+    let (mut cases_met, mut left) = (HashSet::new(), false);
     let messages = due.messages.iter().filter_map(|row| {
         let name = name(row.id.as_ref());
-        let (change, fact) = unless_unreadable(hub, &name, message(hub, row))?;
-        Some(((name, Some(fact)), change))
+        let (change, consigned) = unless_unreadable(hub, &name, message(hub, row))?;
+        let is_first = cases_met.insert(consigned.origin.case);
+        left |= !is_first;
+        is_first.then_some(((name, Some(consigned.fact)), change))
     });
     let cases = due.cases.iter().filter_map(|row| {
         let name = row.case_id.to_string();
@@ -106,7 +107,11 @@ pub async fn pass(hub: &Hub) -> usize {
             Err(rejected) => tracing::debug!(name, %rejected, "not expired"),
         }
     }
-    if ended == 0 { 0 } else { found }
+    match ended {
+        0 => 0,
+        _ if left => limits::EXPIRIES_PER_PASS_MAX,
+        _ => found,
+    }
 }
 
 fn name(id: &[u8]) -> String {
@@ -122,44 +127,22 @@ fn unless_unreadable<T>(hub: &Hub, name: &str, read: Result<T, Refused>) -> Opti
     read.inspect_err(said).ok()
 }
 
-/// The end of a message, and the fact that accepted it.
-fn message(hub: &Hub, row: &MessageRow) -> Result<(Change, Arc<Fact>), Refused> {
+/// The end of a message, and what it was.
+fn message(hub: &Hub, row: &MessageRow) -> Result<(Change, Consigned), Refused> {
     let consigned = hub.consigned(row.sequence)?;
     let evidence = hub.prover.expired(About::new(&consigned.origin, consigned.json()));
-    let ended = case_of(hub, &consigned)?;
-    let mover = ended.is_some().then_some(Mover::Party(Party::Gateway));
-    let case_move = if ended.is_some() { ended } else { undo::move_back(hub, row.sequence, &consigned)? };
+    let reason = Reason::TtlExpired.as_str();
     let fact = Settled {
         sequence: row.sequence,
         outcome: Outcome::Expired.into(),
-        reason: Reason::TtlExpired.as_str().to_owned(),
+        reason: reason.to_owned(),
         notify: vec![consigned.origin.iss.as_str().to_owned()],
-        case_move,
+        case_move: undo::move_back(hub, row.sequence, &consigned, reason)?,
         queue: row.queue.clone(),
         ..Settled::default()
     };
-    let change = Change::Settle { fact: Box::new(fact), sign: vec![(Slot::Evidence, evidence)], mover };
-    Ok((change, consigned.fact))
-}
-
-/// The case goes with the message that would have opened it at its recipient.
-fn case_of(hub: &Hub, consigned: &Consigned) -> Result<Option<CaseMove>, Refused> {
-    let origin = &consigned.origin;
-    if !origin.opens_case() {
-        return Ok(None);
-    }
-    let row = hub.store.case(origin.case).map_err(|error| hub.read_failed(&error))?;
-    let expires = |row: &CaseRow| row.kind.parse::<CaseKind>().is_ok_and(|kind| can_expire(kind, &row.status));
-    Ok(row.filter(expires).map(|_| moved(origin.case, Reason::TtlExpired)))
-}
-
-fn moved(case: CaseId, reason: Reason) -> CaseMove {
-    CaseMove {
-        case_id: case.as_bytes().to_vec().into(),
-        to: EXPIRED.to_owned(),
-        reason: reason.as_str().to_owned(),
-        ..CaseMove::default()
-    }
+    let change = Change::Settle { fact: Box::new(fact), sign: vec![(Slot::Evidence, evidence)], mover: None };
+    Ok((change, consigned))
 }
 
 /// The end of a case that passed its deadline; both sides are told, with evidence, unless no message opened it.
@@ -175,7 +158,12 @@ fn case(hub: &Hub, row: &CaseRow) -> Result<Change, Refused> {
         Err(refused) => return Err(refused),
     };
     let fact = CaseExpired {
-        case_move: Some(moved(row.case_id, Reason::CaseExpired)),
+        case_move: Some(CaseMove {
+            case_id: row.case_id.as_bytes().to_vec().into(),
+            to: "expired".to_owned(),
+            reason: Reason::CaseExpired.as_str().to_owned(),
+            ..CaseMove::default()
+        }),
         evidence: None,
         notify: vec![row.opener.clone(), row.responder.clone()],
     };

@@ -190,6 +190,8 @@ fn settlement_of(
         (false, true) => (Outcome::HandedOver, vec![sender]),
         (false, false) => (Outcome::Refused, vec![sender]),
     };
+    let refused = outcome == Outcome::Refused;
+    let case_move = if refused { undo::move_back(hub, sequence, consigned, &reason)? } else { None };
     let fact = Settled {
         sequence,
         outcome: outcome.into(),
@@ -197,7 +199,7 @@ fn settlement_of(
         reason,
         notify,
         queue: consigned.origin.aud.as_str().to_owned(),
-        case_move: if outcome == Outcome::Refused { undo::move_back(hub, sequence, consigned)? } else { None },
+        case_move,
         ..Settled::default()
     };
     Ok(Change::Settle { fact: Box::new(fact), sign: vec![(Slot::Evidence, evidence)], mover: None })

@@ -176,6 +176,41 @@ fn standing(kind: CaseKind, status: &str) -> Option<Next> {
     }
 }
 
+/// One thing that may have moved a case: to where, by whom, with which reason code (empty: none).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The status asked for.
+    pub to: String,
+    /// Who asked.
+    pub by: Party,
+    /// Why.
+    pub reason: String,
+}
+
+/// Where a case stands, and why, after these steps in their order: one that the table does not permit where it comes counts for nothing.
+/// None when nothing opened the case: see [`unopened`].
+#[must_use]
+pub fn stands(kind: CaseKind, steps: impl IntoIterator<Item = Step>) -> Option<(String, String)> {
+    let mut now: Option<(String, String)> = None;
+    for Step { to, by, reason } in steps {
+        let from = now.as_ref().map(|(status, _)| status.as_str());
+        let given = (!reason.is_empty()).then_some(reason.as_str());
+        if check(kind, from, &to, by, given).is_ok() {
+            now = Some((to, reason));
+        }
+    }
+    now
+}
+
+/// How a case ends whose first message ended without having been opened: its other side never heard of it, so nobody has the next move.
+#[must_use]
+pub fn unopened(kind: CaseKind) -> &'static str {
+    match kind {
+        CaseKind::Referral => "entered_in_error",
+        CaseKind::DocumentRequest => "cancelled",
+    }
+}
+
 /// Whether the gateway's clock may end the case there.
 #[must_use]
 pub fn can_expire(kind: CaseKind, status: &str) -> bool {

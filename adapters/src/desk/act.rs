@@ -43,7 +43,7 @@ impl Desk {
                 self.say(&notice.case_id, What::Receipt).await;
                 Ok(())
             }
-            "CASE_EXPIRED" | "EXPIRED" => self.on_expiry(notice).await,
+            "CASE_EXPIRED" => self.on_expiry(notice).await,
             _ => {
                 let sentence =
                     format!("{} of a message to {}: {} {}", notice.kind, notice.to, notice.reason, notice.detail);

@@ -26,17 +26,19 @@ use crate::{
     core::{BACKOFFICE, Core, origin, rejected, unreadable},
     directory::Doubt,
     metrics,
-    outbound::taken_back,
+    recount::{News, recount},
 };
 
 /// The kinds of notice, as the contract names them.
-const OPENED: &str = "OPENED";
+pub(crate) const OPENED: &str = "OPENED";
 const REFUSED: &str = "REFUSED";
 const EXPIRED: &str = "EXPIRED";
 const DEAD_LETTERED: &str = "DEAD_LETTERED";
 const DISCARDED: &str = "DISCARDED";
-const CASE_EXPIRED: &str = "CASE_EXPIRED";
+pub(crate) const CASE_EXPIRED: &str = "CASE_EXPIRED";
 const RECEIPT_AFTER_EXPIRY: &str = "RECEIPT_AFTER_EXPIRY";
+/// Ends of a message that counts for nothing any more.
+pub(crate) const UNOPENED: [&str; 3] = [REFUSED, EXPIRED, DISCARDED];
 /// Ends after which a receipt changes nothing.
 const ENDS: [&str; 4] = [REFUSED, EXPIRED, DEAD_LETTERED, DISCARDED];
 
@@ -186,10 +188,10 @@ fn change(core: &Core, checked: &Checked, origin: &Origin, kind: &str) -> Result
     // A receipt is news once, whatever evidence the gateway writes about it.
     let news = checked.receipt.as_ref().map_or(&checked.said, |(_, statement)| statement);
     let digest = Digest::of(&news.json);
-    // What goes back is no move that anybody makes: there is nothing to judge.
-    let (case_move, mover) = match case_move(core, origin, kind)? {
-        Some(ends) => (Some(ends), Some(Mover::Party(Party::Gateway))),
-        None => (back(core, origin, kind)?, None),
+    // What is counted again is no move that anybody makes: there is nothing to judge.
+    let (case_move, mover) = match kind {
+        CASE_EXPIRED => (expiry(core, origin.case)?, Some(Mover::Party(Party::Gateway))),
+        _ => (counted(core, origin, kind, &shown.reason)?, None),
     };
     let fact = Accepted {
         case_move,
@@ -206,33 +208,24 @@ fn change(core: &Core, checked: &Checked, origin: &Origin, kind: &str) -> Result
     Ok(Change::Accept { fact: Box::new(fact), content: Bytes::new(), sign: Vec::new(), mover })
 }
 
-/// A message of ours that moved the case here and never will be opened: the case goes back to where it was. A dead letter may still
-/// be put back at the gateway, so it is no end.
-fn back(core: &Core, origin: &Origin, kind: &str) -> Result<Option<CaseMove>, Refused> {
-    if origin.iss != core.name || ![REFUSED, EXPIRED, DISCARDED].contains(&kind) {
+/// Where the case stands by what became of a message of ours: opened, or never to be. A dead letter may still be put back at the gateway, so
+/// it is no end.
+fn counted(core: &Core, origin: &Origin, kind: &str, reason: &str) -> Result<Option<CaseMove>, Refused> {
+    let opened = kind == OPENED;
+    if origin.iss != core.name || !(opened || UNOPENED.contains(&kind)) {
         return Ok(None);
     }
-    let Some(row) = core.store.message(origin.jti.as_bytes()).map_err(unreadable)? else { return Ok(None) };
-    let fact = core.store.fact(row.sequence).map_err(unreadable)?;
-    accepted(&fact).map_or(Ok(None), |accepted| taken_back(core, accepted))
+    recount(core, origin.case, News { message: origin.jti, opened, reason })
 }
 
-/// A case that expired, by itself or with the message that would have opened it.
-fn case_move(core: &Core, origin: &Origin, kind: &str) -> Result<Option<CaseMove>, Refused> {
-    let ends = kind == CASE_EXPIRED || (kind == EXPIRED && origin.opens_case());
-    let case: CaseId = origin.case;
-    let row = if ends { core.store.case(case).map_err(unreadable)? } else { None };
-    let Some(row) = row else { return Ok(None) };
+/// A case that passed its deadline, if it can expire where it stands here.
+fn expiry(core: &Core, case: CaseId) -> Result<Option<CaseMove>, Refused> {
+    let Some(row) = core.store.case(case).map_err(unreadable)? else { return Ok(None) };
     let can = row.kind.parse::<CaseKind>().is_ok_and(|kind| states::can_expire(kind, &row.status));
-    let reason = if kind == EXPIRED { Reason::TtlExpired } else { Reason::CaseExpired };
     Ok(can.then(|| CaseMove {
         case_id: Bytes::copy_from_slice(case.as_bytes()),
-        kind: row.kind,
-        opener: row.opener,
-        responder: row.responder,
         to: "expired".to_owned(),
-        reason: reason.as_str().to_owned(),
-        conversation: row.conversation,
+        reason: Reason::CaseExpired.as_str().to_owned(),
         ..CaseMove::default()
     }))
 }

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use tramite_proto::{
     batch,
-    ids::CaseId,
+    ids::{CaseId, MessageId},
     pb::{
         exchange::v1::{Refusal, SubmitAnswer, SubmitResult, submit_result::Result as Answer},
         journal::v1::{Accepted, CaseMove, Outcome, Settled},
@@ -20,9 +20,10 @@ use tramite_store::{Change, Leased, accepted};
 
 use crate::{
     backoff,
-    core::{BACKOFFICE, Core, GATEWAY, origin, unreadable},
+    core::{BACKOFFICE, Core, GATEWAY, origin},
     directory::Doubt,
     metrics,
+    recount::{News, recount},
 };
 
 /// Wait before the second attempt.
@@ -94,7 +95,7 @@ async fn turned_down(
         return fail(core, leased, &refused);
     }
     // Sent again, it is refused again: by then the case can be read.
-    let case_move = match taken_back(core, accepted) {
+    let case_move = match taken_back(core, accepted, &refused) {
         Ok(case_move) => case_move,
         Err(unread) => return fail(core, leased, &unread),
     };
@@ -136,25 +137,13 @@ async fn check(
     Ok(evidence)
 }
 
-/// What moved the case here when the message was composed never happened anywhere else: the case goes back. One that was to be
-/// opened is marked as entered in error, the one end that its opener may always give it. One that has moved on since stays there.
-///
-/// # Errors
-/// The case cannot be read: the message must not end yet.
-pub(crate) fn taken_back(core: &Core, accepted: &Accepted) -> Result<Option<CaseMove>, Refused> {
+/// Where its case stands without a message that ends here.
+fn taken_back(core: &Core, accepted: &Accepted, why: &Refused) -> Result<Option<CaseMove>, Refused> {
     let Some(made) = &accepted.case_move else { return Ok(None) };
-    let case = CaseId::from_bytes(&made.case_id).map_err(|_| Refused::because(Reason::Internal))?;
-    if core.store.case(case).map_err(unreadable)?.is_none_or(|row| row.status != made.to) {
-        return Ok(None);
-    }
-    let to = if !made.from.is_empty() {
-        made.from.clone()
-    } else if made.kind == "REFERRAL" {
-        "entered_in_error".to_owned()
-    } else {
-        "cancelled".to_owned()
-    };
-    Ok(Some(CaseMove { from: String::new(), to, reason: String::new(), ..made.clone() }))
+    let broken = |_| Refused::because(Reason::Internal);
+    let (case, message) = (CaseId::from_bytes(&made.case_id), MessageId::from_bytes(&accepted.id));
+    let news = News { message: message.map_err(broken)?, opened: false, reason: why.reason.as_str() };
+    recount(core, case.map_err(broken)?, news)
 }
 
 /// Past its expiry, never accepted: the back office is told.
@@ -165,7 +154,7 @@ pub(crate) fn expired(core: &Core, leased: &Leased) -> Result<Change, Refused> {
     let refused = Refused::new(Reason::MessageExpired, "the message expired before the gateway could be reached");
     let mut change = settle(leased, Outcome::Expired, None, Some(&refused));
     if let (Change::Settle { fact, .. }, Some(accepted)) = (&mut change, accepted(&leased.fact)) {
-        fact.case_move = taken_back(core, accepted)?;
+        fact.case_move = taken_back(core, accepted, &refused)?;
     }
     Ok(change)
 }

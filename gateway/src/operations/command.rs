@@ -40,7 +40,7 @@ pub(super) async fn discard(hub: &Hub, operator: &Operator, message_id: &str, re
         detail: reason.to_owned(),
         notify: vec![consigned.origin.iss.as_str().to_owned()],
         by: operator.name().to_owned(),
-        case_move: undo::move_back(hub, row.sequence, &consigned)?,
+        case_move: undo::move_back(hub, row.sequence, &consigned, Reason::Discarded.as_str())?,
         queue: row.queue,
         ..Settled::default()
     };

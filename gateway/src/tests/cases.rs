@@ -124,3 +124,50 @@ async fn a_move_that_the_other_side_could_not_open_is_taken_back_and_may_be_sent
     recipient.opened(&caritas, &delivery).await;
     assert_eq!(submit("completed").await.unwrap_err().reason, Reason::CaseTransitionInvalid);
 }
+
+/// Until so many have expired.
+async fn expire(world: &World, sender: &mut super::adapter::Inbox, count: usize) {
+    world.clock.advance_s(3_601);
+    for _ in 0..count {
+        let notice = sender.notice().await;
+        assert_eq!(notice.evidence.as_ref().unwrap().evt, Event::ContentConsignmentFailure);
+        sender.acknowledge(&notice).await;
+    }
+}
+
+#[tokio::test]
+async fn moves_that_expire_together_take_the_case_back_before_all_of_them() {
+    let world = World::new().await;
+    let (caritas, inps) = two(&world).await;
+    let case = opened(&caritas, &inps, None).await;
+    let mut recipient = inps.receive(8).await;
+    let delivery = recipient.delivery().await;
+    recipient.opened(&inps, &delivery).await;
+    let submit = async |status| {
+        let draft = Draft { lives_s: 3_600, ..update(&inps, &caritas, &case, status, None) };
+        inps.submit(&inps.message(&draft, &caritas)).await.map(drop).map_err(|refused| refused.reason)
+    };
+    for status in ["received", "accepted"] {
+        assert_eq!(submit(status).await, Ok(()));
+    }
+    expire(&world, &mut recipient, 2).await;
+    assert_eq!(submit("in_progress").await, Err(Reason::CaseTransitionInvalid));
+    assert_eq!(submit("received").await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_referral_that_was_withdrawn_before_anybody_had_it_does_not_rise_again() {
+    let world = World::new().await;
+    let (caritas, inps) = two(&world).await;
+    let conversation = Some(tramite_proto::ids::ConversationId::new(0, super::adapter::random()));
+    let case = Draft { conversation, lives_s: 3_600, ..caritas.draft("inps") };
+    caritas.submit(&caritas.message(&case, &inps)).await.unwrap();
+    let submit = async || {
+        let cancelled = update(&caritas, &inps, &case, "cancelled", Some("PERSON_DECLINED"));
+        let cancelled = Draft { lives_s: 3_600, ..cancelled };
+        caritas.submit(&caritas.message(&cancelled, &inps)).await.map(drop).map_err(|refused| refused.reason)
+    };
+    assert_eq!(submit().await, Ok(()));
+    expire(&world, &mut caritas.receive(8).await, 2).await;
+    assert_eq!(submit().await, Err(Reason::CaseTransitionInvalid));
+}

@@ -175,23 +175,31 @@ async fn what_nobody_took_before_its_expiry_ends_with_its_case_and_the_sender_is
     };
     let refused = inps.submit(&inps.message(&update, &caritas)).await.unwrap_err();
     assert_eq!(refused.reason, Reason::CaseTransitionInvalid);
+    // For good: nothing that follows goes to a recipient who never heard of it.
+    let closes = Draft { status: "closed", id: caritas.draft("inps").id, ..caritas.draft("inps") };
+    let closes =
+        Draft { case: update.case, conversation: draft.conversation, message_type: update.message_type, ..closes };
+    let refused = caritas.submit(&caritas.message(&closes, &inps)).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::CaseTransitionInvalid);
 }
 
 #[tokio::test]
 async fn what_is_on_its_way_does_not_expire() {
     let world = World::new().await;
     let (caritas, inps) = two(&world).await;
-    let (mut sender, mut recipient) = (caritas.receive(8).await, inps.receive(8).await);
-    let draft = Draft { lives_s: 3_600, ..caritas.draft("inps") };
-    caritas.submit(&caritas.message(&draft, &inps)).await.unwrap();
+    let (mut sender, mut recipient) = (caritas.receive(8).await, inps.receive(1).await);
+    let drafts = [(); 2].map(|()| Draft { lives_s: 3_600, ..caritas.draft("inps") });
+    for draft in &drafts {
+        caritas.submit(&caritas.message(draft, &inps)).await.unwrap();
+    }
     let delivery = recipient.delivery().await;
+    assert_eq!(delivery.origin.jti, drafts[0].id);
     world.clock.advance_s(3_601);
-    // Another message, from the other side, that expires: the pass of the clock has come and gone when its sender is told.
-    let marker = Draft { lives_s: 1, ..inps.draft("caritas") };
-    inps.submit(&inps.message(&marker, &caritas)).await.unwrap();
-    let handed = sender.delivery().await;
-    assert_eq!(handed.origin.jti, marker.id);
-    assert_eq!(state(&world, &draft).await, "LEASED");
+    // The other one, for which the recipient had no room, has expired: the pass of the clock has come and gone.
+    let notice = sender.notice().await;
+    assert_eq!(notice.evidence.as_ref().unwrap().mid, drafts[1].id);
+    sender.acknowledge(&notice).await;
+    assert_eq!(state(&world, &drafts[0]).await, "LEASED");
     recipient.opened(&inps, &delivery).await;
     assert_eq!(sender.notice().await.evidence.unwrap().evt, Event::ContentHandover);
 }

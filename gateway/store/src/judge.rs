@@ -180,6 +180,9 @@ impl<'a> Group<'a> {
         if self.tight || counts.waiting.saturating_add(counts.dead) >= self.queue_max {
             return Err(Rejected::Full.into());
         }
+        if mover.is_none() {
+            case::drop_if_moved_since(&self.draft, &mut fact.case_move)?;
+        }
         if let Some(case_move) = &mut fact.case_move {
             let opens = case_move.case_id == fact.id;
             case::judge(&self.draft, case_move, opens, mover)?;
@@ -256,11 +259,8 @@ impl<'a> Group<'a> {
             }
             (_, Some(_)) => {}
         }
-        // Without a mover it takes a message's own move back; that is over once somebody else moved the case.
-        if let Some(case_move) = fact.case_move.as_ref().filter(|_| mover.is_none())
-            && case::moved_since(&self.draft, &case_move.case_id, sequence)?
-        {
-            fact.case_move = None;
+        if mover.is_none() {
+            case::drop_if_moved_since(&self.draft, &mut fact.case_move)?;
         }
         if let Some(case_move) = &mut fact.case_move {
             case::judge(&self.draft, case_move, false, mover)?;

@@ -100,8 +100,13 @@ pub(super) fn not_due(draft: &Draft<'_>, case_id: &[u8], now_ms: i64) -> Result<
     Ok(case.filter(|case| !case.expires || case.deadline_ms > now_ms).map(|case| case.moved_sequence))
 }
 
-/// Whether a case was moved by another fact than that one.
-pub(super) fn moved_since(draft: &Draft<'_>, case_id: &[u8], sequence: u64) -> Result<bool, Stop> {
-    let case = row::<CaseValue>(draft, &rows::case(case_id))?;
-    Ok(case.is_some_and(|case| case.moved_sequence != sequence))
+/// Without a mover a case is set to where it stands without what came to nothing. That was worked out while it stood at `from`, and is
+/// over once it stands elsewhere.
+pub(super) fn drop_if_moved_since(draft: &Draft<'_>, case_move: &mut Option<CaseMove>) -> Result<(), Stop> {
+    let Some(set) = case_move.as_ref().filter(|set| !set.from.is_empty()) else { return Ok(()) };
+    let case = row::<CaseValue>(draft, &rows::case(&set.case_id))?;
+    if case.is_none_or(|case| case.status != set.from) {
+        *case_move = None;
+    }
+    Ok(())
 }

@@ -133,19 +133,19 @@ fn cases_are_listed_in_order_and_page_by_page() {
     assert!(first[2].case_id < rest[0].case_id);
 }
 
-/// Takes the move of message `number` on case 1 back, to `to`.
-fn takes_back(number: u64, to: &str) -> Change {
+/// Ends message `number`, and sets case 1, which stood at `from`, to where it stands without it.
+fn ends(number: u64, from: &str, to: &str) -> Change {
     let fact = Settled {
         sequence: number,
         outcome: Outcome::Refused.into(),
-        case_move: Some(case_move(1, to)),
+        case_move: Some(CaseMove { from: from.into(), ..case_move(1, to) }),
         ..Settled::default()
     };
     Change::Settle { fact: Box::new(fact), sign: Vec::new(), mover: None }
 }
 
 #[test]
-fn a_move_is_taken_back_only_while_nobody_moved_the_case_since() {
+fn a_case_is_set_only_while_it_stands_where_that_was_worked_out() {
     let mut running = Lab::new().open();
     let answers = running.commit(vec![
         opens(1, "REFERRAL", 0),
@@ -153,10 +153,15 @@ fn a_move_is_taken_back_only_while_nobody_moved_the_case_since() {
         moves(3, 1, "inps", "caritas", "in_progress"),
     ]);
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-    // Another one moved it after the first of the two.
-    let answers = running.commit(vec![takes_back(2, "requested"), takes_back(3, "accepted")]);
+    let stands = |running: &Running| running.store.case(case_id(1)).unwrap().unwrap().status;
+    // Worked out before the case was in progress; in the other kind of fact, too.
+    let told = |fact: &mut Accepted| {
+        fact.case_move = Some(CaseMove { from: "accepted".into(), ..case_move(1, "requested") });
+    };
+    let answers = running.commit(vec![ends(2, "accepted", "requested"), message(4, "caritas").with(told).change()]);
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-    let row = running.store.case(case_id(1)).unwrap().unwrap();
-    assert_eq!((row.status.as_str(), row.moved_sequence), ("accepted", 5));
-    running.done(moves(4, 1, "inps", "caritas", "in_progress"));
+    assert_eq!(stands(&running), "in_progress");
+    running.done(ends(3, "in_progress", "accepted"));
+    assert_eq!(stands(&running), "accepted");
+    running.done(moves(5, 1, "inps", "caritas", "in_progress"));
 }

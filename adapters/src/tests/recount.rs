@@ -1,0 +1,185 @@
+//! A case stands where the messages that count have brought it: what ended unopened counts for nothing, in whatever order it is told.
+
+use tramite_proto::{
+    ids::Digest,
+    pb::{
+        backoffice::v1 as pb, body::v1::ReferralUpdate, exchange::v1::settlement::Outcome,
+        statement::v1::SealedMessage, statement::v1::Statement,
+    },
+    reason::Reason,
+    statement::{Event, Evidence},
+};
+
+use super::{
+    delivery::{origin_of, pair},
+    network::{Institution, Network, Office, referral, sending, until},
+    stand_in::{self, Answer, StandIn},
+};
+
+/// Nobody listens there.
+const NOWHERE: u16 = 1;
+
+async fn moves(office: &mut Office, case_id: &str, status: &str, expires_in_s: u64) -> String {
+    let reason = if status == "cancelled" { "PERSON_DECLINED" } else { "" };
+    let outcome = if status == "completed" { "SERVICE_PROVIDED" } else { "" };
+    let request = pb::UpdateReferralRequest {
+        sending: Some(pb::Sending { expires_in_s, ..sending(status) }),
+        case_id: case_id.to_owned(),
+        update: Some(ReferralUpdate {
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            outcome: outcome.to_owned(),
+            ..ReferralUpdate::default()
+        }),
+    };
+    office.update_referral(request).await.expect("a move that the case permits").into_inner().message_id
+}
+
+async fn case(office: &mut Office, case_id: &str) -> pb::Case {
+    let get = pb::GetCaseRequest { case_id: case_id.to_owned() };
+    office.get_case(get).await.expect("a case").into_inner()
+}
+
+async fn stands(office: &mut Office, case_id: &str) -> String {
+    case(office, case_id).await.status
+}
+
+/// How often something of that name has happened.
+async fn happened(office: &mut Office, case_id: &str, event: &str) -> usize {
+    case(office, case_id).await.timeline.iter().filter(|entry| entry.event == event).count()
+}
+
+/// Delivers the n-th message that was submitted; gives its receipt.
+async fn deliver(gateway: &mut StandIn, to: &str, n: usize) -> (SealedMessage, Statement) {
+    let message = gateway.message(n).await;
+    let acceptance = gateway.state.acceptance(&message);
+    gateway.send(to, stand_in::delivery(100 + n as u64, &message, Some(&acceptance))).await;
+    let receipt = gateway.settlement(to).await.0.expect("a receipt");
+    (message, receipt)
+}
+
+/// Tells of a message; `receipt` when its recipient has signed one.
+async fn tell(gateway: &mut StandIn, to: &str, message: &SealedMessage, event: Event, receipt: Option<&Statement>) {
+    let (origin, json) = origin_of(message);
+    let reason = if event == Event::AcceptanceRejectionExpiry { Reason::CaseExpired } else { Reason::TtlExpired };
+    let evidence = Evidence {
+        rsn: receipt.is_none().then(|| reason.as_str().to_owned()),
+        rcp_s256: receipt.map(|receipt| Digest::of(&receipt.json)),
+        ..gateway.state.evidence(event, &origin, &json)
+    };
+    let evidence = gateway.state.sign(&gateway.state.gateway, evidence.to_json());
+    gateway.send(to, stand_in::notice(1, &origin.jti.to_string(), &evidence, receipt)).await;
+    assert!(matches!(gateway.settlement(to).await.1, Outcome::Notice(_)));
+}
+
+/// A referral that both have, on its way to `completed`, which waits to be delivered as the returned number.
+async fn completed(gateway: &mut StandIn, caritas: &mut Institution, inps: &mut Institution) -> (String, usize) {
+    let sent = caritas.office.send_referral(referral("r-1", "inps")).await.expect("sent").into_inner();
+    deliver(gateway, "inps", 0).await;
+    for (n, status) in [(1, "accepted"), (2, "in_progress")] {
+        moves(&mut inps.office, &sent.case_id, status, 0).await;
+        deliver(gateway, "caritas", n).await;
+    }
+    moves(&mut inps.office, &sent.case_id, "completed", 0).await;
+    gateway.message(3).await;
+    (sent.case_id, 3)
+}
+
+#[tokio::test]
+async fn a_move_that_crossed_one_of_ours_counts_when_ours_is_refused() {
+    let network = Network::new();
+    let (mut gateway, mut caritas, mut inps) = pair(&network).await;
+    let (case_id, last) = completed(&mut gateway, &mut caritas, &mut inps).await;
+    gateway.answer(Answer::Refuse(Reason::RateLimited));
+    moves(&mut caritas.office, &case_id, "cancelled", 0).await;
+    until(async || (happened(&mut caritas.office, &case_id, "ATTEMPT_FAILED").await > 0).then_some(())).await;
+    deliver(&mut gateway, "caritas", last).await;
+    assert_eq!(stands(&mut caritas.office, &case_id).await, "cancelled", "it may still be accepted");
+    gateway.answer(Answer::Refuse(Reason::CaseTransitionInvalid));
+    network.clock.advance(120_000);
+    until(async || (happened(&mut caritas.office, &case_id, "REFUSED").await > 0).then_some(())).await;
+    assert_eq!(stands(&mut caritas.office, &case_id).await, "completed");
+    gateway.answer(Answer::Accept);
+    moves(&mut caritas.office, &case_id, "closed", 0).await;
+    caritas.stop().await;
+    inps.stop().await;
+}
+
+#[tokio::test]
+async fn a_deadline_that_crossed_a_move_of_ours_counts_when_ours_is_refused() {
+    let network = Network::new();
+    let (mut gateway, mut caritas, mut inps) = pair(&network).await;
+    let sent = caritas.office.send_referral(referral("r-1", "inps")).await.expect("sent").into_inner();
+    let (opening, _) = deliver(&mut gateway, "inps", 0).await;
+    gateway.answer(Answer::Refuse(Reason::RateLimited));
+    moves(&mut inps.office, &sent.case_id, "accepted", 0).await;
+    until(async || (happened(&mut inps.office, &sent.case_id, "ATTEMPT_FAILED").await > 0).then_some(())).await;
+    tell(&mut gateway, "inps", &opening, Event::AcceptanceRejectionExpiry, None).await;
+    assert_eq!(stands(&mut inps.office, &sent.case_id).await, "accepted", "it may still be accepted");
+    gateway.answer(Answer::Refuse(Reason::CaseTransitionInvalid));
+    network.clock.advance(120_000);
+    until(async || (happened(&mut inps.office, &sent.case_id, "REFUSED").await > 0).then_some(())).await;
+    assert_eq!(stands(&mut inps.office, &sent.case_id).await, "expired");
+    caritas.stop().await;
+    inps.stop().await;
+}
+
+#[tokio::test]
+async fn a_referral_that_was_withdrawn_and_of_which_nobody_heard_does_not_rise_again() {
+    let network = Network::new();
+    let (gateway, mut caritas, inps) = pair(&network).await;
+    caritas.knows("inps").await;
+    caritas.stop().await;
+    inps.stop().await;
+    drop(gateway);
+    let mut caritas = network.start("caritas", NOWHERE).await;
+    let mut request = referral("r-1", "inps");
+    request.sending.as_mut().expect("sending").expires_in_s = 60;
+    let case_id = caritas.office.send_referral(request).await.expect("kept").into_inner().case_id;
+    moves(&mut caritas.office, &case_id, "cancelled", 120).await;
+    for ended in 1..=2 {
+        network.clock.advance(61_000);
+        until(async || (happened(&mut caritas.office, &case_id, "EXPIRED").await == ended).then_some(())).await;
+        assert_eq!(stands(&mut caritas.office, &case_id).await, "entered_in_error");
+    }
+    caritas.stop().await;
+}
+
+#[tokio::test]
+async fn two_moves_that_expire_at_once_take_the_case_back_before_both() {
+    let network = Network::new();
+    let (mut gateway, mut caritas, mut inps) = pair(&network).await;
+    let sent = caritas.office.send_referral(referral("r-1", "inps")).await.expect("sent").into_inner();
+    deliver(&mut gateway, "inps", 0).await;
+    gateway.answer(Answer::Refuse(Reason::RateLimited));
+    for status in ["received", "accepted"] {
+        moves(&mut inps.office, &sent.case_id, status, 60).await;
+    }
+    until(async || (happened(&mut inps.office, &sent.case_id, "ATTEMPT_FAILED").await > 0).then_some(())).await;
+    network.clock.advance(61_000);
+    until(async || (happened(&mut inps.office, &sent.case_id, "EXPIRED").await == 2).then_some(())).await;
+    assert_eq!(stands(&mut inps.office, &sent.case_id).await, "requested");
+    caritas.stop().await;
+    inps.stop().await;
+}
+
+#[tokio::test]
+async fn what_its_recipient_opened_counts_before_and_after_any_other_end_that_is_told() {
+    let network = Network::new();
+    let (mut gateway, mut caritas, inps) = pair(&network).await;
+    // Its acceptance is lost on the way.
+    gateway.answer(Answer::Refuse(Reason::RateLimited));
+    let mut request = referral("r-1", "inps");
+    request.sending.as_mut().expect("sending").expires_in_s = 60;
+    let case_id = caritas.office.send_referral(request).await.expect("sent").into_inner().case_id;
+    let (opening, receipt) = deliver(&mut gateway, "inps", 0).await;
+    network.clock.advance(61_000);
+    until(async || (happened(&mut caritas.office, &case_id, "EXPIRED").await > 0).then_some(())).await;
+    assert_eq!(stands(&mut caritas.office, &case_id).await, "entered_in_error");
+    tell(&mut gateway, "caritas", &opening, Event::ContentHandover, Some(&receipt)).await;
+    assert_eq!(stands(&mut caritas.office, &case_id).await, "requested");
+    tell(&mut gateway, "caritas", &opening, Event::ContentConsignmentFailure, None).await;
+    assert_eq!(stands(&mut caritas.office, &case_id).await, "requested");
+    caritas.stop().await;
+    inps.stop().await;
+}
