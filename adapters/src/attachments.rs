@@ -102,10 +102,9 @@ impl Attachments {
         }
         let id = MessageId::new(self.clock.now_ms(), self.entropy.random());
         let sealer = PartSealer::new(&self.key_of(&id), &id, 0).map_err(sealing)?;
-        let path = self.path(&id, "data");
-        let file = create_private_file(&path).map_err(failed)?;
+        let file = create_private_file(&self.path(&id, "data")).map_err(failed)?;
         let (folder, plain) = (self.clone(), RunningDigest::new());
-        Ok(Writing { folder, id, header, undated: !believed, sealer, file, plain, path, kept: false })
+        Ok(Writing { folder, id, header, undated: !believed, sealer, file, plain, kept: false })
     }
 
     /// What is known of a file that was put here.
@@ -136,12 +135,15 @@ impl Attachments {
 
     /// Its message is on the disk: the file goes. What is known of it stays its 24 hours, so that a repeat can be told.
     pub(crate) fn sent(&self, id: &MessageId) {
-        if let Err(error) = fs::remove_file(self.path(id, "data")) {
-            tracing::debug!(
-                %error,
-                attachment = %id,
-                "an attachment that was sent could not be removed; it goes tomorrow"
-            );
+        self.remove(id, "data");
+    }
+
+    /// What is gone already is no trouble.
+    fn remove(&self, id: &MessageId, ending: &str) {
+        if let Err(error) = fs::remove_file(self.path(id, ending))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::debug!(%error, attachment = %id, "an attachment could not be removed; it goes tomorrow");
         }
     }
 
@@ -199,7 +201,6 @@ pub(crate) struct Writing {
     sealer: PartSealer,
     file: fs::File,
     plain: RunningDigest,
-    path: PathBuf,
     kept: bool,
 }
 
@@ -237,6 +238,13 @@ impl Writing {
         Ok(pb::PutAttachmentResponse { attachment_id: self.id.to_string(), length, sha256 })
     }
 
+    /// The same for a file whose place is not here: it goes with the one call that it was put for, whatever comes of that.
+    pub(crate) fn finish_for_one_call(self) -> Result<Passing, Refused> {
+        let (folder, id) = (self.folder.clone(), self.id);
+        let stored = self.finish()?;
+        Ok(Passing { folder, id, stored })
+    }
+
     fn keep(&self, about: &About) -> io::Result<()> {
         let mut sealer = PartSealer::new(&self.folder.key_of(&self.id), &self.id, 1).map_err(io::Error::other)?;
         let mut sealed = sealer.push(&serde_json::to_vec(about)?).map_err(io::Error::other)?;
@@ -250,8 +258,25 @@ impl Drop for Writing {
     fn drop(&mut self) {
         if !self.kept {
             // Best effort: the sweep of tomorrow finds what is left.
-            drop(fs::remove_file(&self.path));
+            self.folder.remove(&self.id, "about");
+            self.folder.remove(&self.id, "data");
         }
+    }
+}
+
+/// A file that stands here for one call.
+pub(crate) struct Passing {
+    folder: Attachments,
+    id: MessageId,
+    /// What the call names it by.
+    pub(crate) stored: pb::PutAttachmentResponse,
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        // In this order: without `.about` there is no attachment.
+        self.folder.remove(&self.id, "about");
+        self.folder.remove(&self.id, "data");
     }
 }
 

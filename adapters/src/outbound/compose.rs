@@ -52,6 +52,8 @@ pub(crate) async fn send(
     if let Some(row) = &before
         && let Some(response) = repeated(core, row.sequence, Some(&as_written), None)?
     {
+        // A kill may have come between the message and the end of its files.
+        sending.attachments.iter().filter_map(|id| id.parse().ok()).for_each(|id| attachments.sent(&id));
         return Ok(response);
     }
     let staged = sending.attachments.iter().map(|id| attachments.about(id)).collect::<Result<Vec<Staged>, _>>();
@@ -61,11 +63,13 @@ pub(crate) async fn send(
         (staged, _) => staged?,
     };
     let digest = content_digest(&mut request, &sending, &staged);
-    if let Some(row) = before {
-        return repeated(core, row.sequence, None, Some(&digest))?.ok_or_else(request_reused);
-    }
-    let composed = compose(core, attachments, &request, &sending, &staged).await?;
-    let response = commit(core, composed, &sending, digest, as_written).await?;
+    let response = if let Some(row) = before {
+        repeated(core, row.sequence, None, Some(&digest))?.ok_or_else(request_reused)?
+    } else {
+        let composed = compose(core, attachments, &request, &sending, &staged).await?;
+        commit(core, composed, &sending, digest, as_written).await?
+    };
+    // Those of a repeat too: they are the same files again, and their message is on the disk.
     for (id, _) in &staged {
         attachments.sent(id);
     }

@@ -32,6 +32,7 @@ use super::{
     name::{self, Found, beside},
 };
 use crate::{
+    attachments::Passing,
     files,
     json::{self, FileToAttach, SendRequest, TEXT_MAX},
     office::Office,
@@ -253,12 +254,15 @@ impl Outgoing {
             );
         }
         sending.request_id = request_id.to_owned();
+        // They go when this ends: what must wait is put there anew each time, and would fill the disk.
+        let mut staged = Vec::with_capacity(files.len());
         for file in &files {
             match self.attach(name, file).await {
-                Ok(stored) => sending.attachments.push(stored.attachment_id),
+                Ok(passing) => staged.push(passing),
                 Err(refused) => return outcome_of(&refused),
             }
         }
+        sending.attachments = staged.iter().map(|passing| passing.stored.attachment_id.clone()).collect();
         request.set_sending(sending);
         match self.office.send(request).await {
             Ok(sent) => Outcome::Sent(sent),
@@ -267,7 +271,7 @@ impl Outgoing {
     }
 
     /// Stores a file as an attachment: from the message's own folder, or else from `outgoing` itself.
-    async fn attach(&self, name: &str, file: &FileToAttach) -> Result<pb::PutAttachmentResponse, Refused> {
+    async fn attach(&self, name: &str, file: &FileToAttach) -> Result<Passing, Refused> {
         let open = |path: &Path| files::open_below(&self.folders.outgoing, path);
         let source = open(&Path::new(name).join(&file.file)).or_else(|own| match open(Path::new(&file.file)) {
             // What stands in the message's own folder is what was meant.
@@ -298,7 +302,7 @@ impl Outgoing {
                 .map_err(|error| Refused::new(Reason::StoreFailed, format!("an attachment cannot be read: {error}")))?;
             match buffer.get(..count) {
                 Some(bytes) if !bytes.is_empty() => target.write(bytes)?,
-                _ => return target.finish(),
+                _ => return target.finish_for_one_call(),
             }
         }
     }

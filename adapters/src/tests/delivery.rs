@@ -134,19 +134,51 @@ async fn a_case_moves_at_both_ends_and_its_timeline_tells_all() {
     inps.stop().await;
 }
 
+/// Puts a file for a message to come.
+async fn put(office: &mut Office, content: &[u8]) -> pb::PutAttachmentResponse {
+    use pb::put_attachment_request::Frame;
+    let header = pb::AttachmentHeader {
+        name: "delega.pdf".into(),
+        media_type: "application/pdf".into(),
+        document: String::new(),
+    };
+    let data = content.chunks(200_000).map(|data| Frame::Data(data.to_vec().into()));
+    let frames: Vec<Frame> = std::iter::once(Frame::Header(header)).chain(data).collect();
+    let frames = frames.into_iter().map(|frame| pb::PutAttachmentRequest { frame: Some(frame) });
+    office.put_attachment(tokio_stream::iter(frames)).await.expect("stored").into_inner()
+}
+
+#[tokio::test]
+async fn a_call_that_repeats_another_leaves_no_copy_of_its_files_and_can_be_repeated_itself() {
+    let network = Network::new();
+    let (_gateway, mut caritas, inps) = pair(&network).await;
+    let mut request = referral("r-1", "inps");
+    let mut first = String::new();
+    for repeated in [false, true, true] {
+        let stored = put(&mut caritas.office, b"the same file").await;
+        let copy = network.path("caritas/data/attachments").join(format!("{}.data", stored.attachment_id));
+        let sealed = std::fs::read(&copy).expect("a copy");
+        request.sending.as_mut().expect("sending").attachments = vec![stored.attachment_id];
+        for again in [false, true] {
+            // The second time as after a kill that left it there.
+            std::fs::write(&copy, &sealed).expect("written");
+            let sent = caritas.office.send_referral(request.clone()).await.expect("answered").into_inner();
+            assert_eq!(sent.repeated, repeated || again);
+            assert!(first.is_empty() || first == sent.message_id, "the answer of the first time");
+            first = sent.message_id;
+            assert!(!copy.exists(), "repeated: {repeated}, again: {again}");
+        }
+    }
+    caritas.stop().await;
+    inps.stop().await;
+}
+
 #[tokio::test]
 async fn attachments_arrive_whole_even_when_the_line_breaks_in_the_middle() {
     let network = Network::new();
     let (mut gateway, mut caritas, mut inps) = pair(&network).await;
     let content: Vec<u8> = (0..700_000_u32).map(|n| n.to_le_bytes()[1]).collect();
-    let mut frames = vec![pb::put_attachment_request::Frame::Header(pb::AttachmentHeader {
-        name: "delega.pdf".into(),
-        media_type: "application/pdf".into(),
-        document: String::new(),
-    })];
-    frames.extend(content.chunks(200_000).map(|data| pb::put_attachment_request::Frame::Data(data.to_vec().into())));
-    let frames = frames.into_iter().map(|frame| pb::PutAttachmentRequest { frame: Some(frame) });
-    let stored = caritas.office.put_attachment(tokio_stream::iter(frames)).await.expect("stored").into_inner();
+    let stored = put(&mut caritas.office, &content).await;
     assert_eq!(stored.length, 700_000);
     let mut request = referral("r-1", "inps");
     request.sending.as_mut().expect("sending").attachments = vec![stored.attachment_id.clone()];

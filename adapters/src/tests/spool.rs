@@ -82,6 +82,26 @@ async fn a_bad_file_is_rejected_with_the_reason_in_words_and_one_that_must_wait_
 }
 
 #[tokio::test]
+async fn a_file_that_must_wait_keeps_no_copies_of_its_attachments() {
+    let network = Network::new();
+    let comune = network.start("comune", 1).await;
+    let spool = network.path("comune/spool");
+    fs::create_dir(spool.join("outgoing/waits")).expect("made");
+    fs::write(spool.join("outgoing/waits/delega.pdf"), vec![7_u8; 100_000]).expect("written");
+    fs::write(spool.join("outgoing/waits.json"), REFERRAL).expect("written");
+    // Each takes two looks: the one that waits is tried at every tenth.
+    for n in 0..30 {
+        let rejected = spool.join(format!("rejected/{n}.json"));
+        fs::write(spool.join(format!("outgoing/{n}.json")), "{").expect("written");
+        until(async || rejected.exists().then_some(())).await;
+        let staged = fs::read_dir(network.path("comune/data/attachments")).expect("a listing").count();
+        assert!(staged <= 3, "more than the key and one file: {staged}");
+    }
+    assert!(spool.join("outgoing/waits.json").exists());
+    comune.stop().await;
+}
+
+#[tokio::test]
 async fn what_arrives_becomes_files_once() {
     let network = Network::new();
     let mut gateway = StandIn::start(&network).await;
