@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Component, Path},
 };
@@ -15,10 +15,13 @@ use tokio::{
     runtime::{Handle, RuntimeFlavor},
     task::block_in_place,
 };
+use tramite_proto::{ids::Digest, parts::RunningDigest};
 
 /// What the folder holds is about people: nobody but the adapter's own user reads it, unless an administrator decides so.
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+/// Bytes read at a time.
+const READ_BYTES: usize = 128 * 1024;
 
 /// Does blocking work; no other task waits for it. On a run time of one thread (a simulation's) they would wait for any thread, and when
 /// another one answers would be chance.
@@ -57,6 +60,22 @@ pub(crate) fn open_below(folder: &Path, path: &Path) -> io::Result<File> {
         at = File::from(opened?);
     }
     if at.metadata()?.is_file() { Ok(at) } else { Err(wrong("it is not a regular file")) }
+}
+
+/// SHA-256 of what a file holds, of at most so many bytes of it.
+pub(crate) fn digest(file: &File, bytes_max: u64) -> io::Result<Digest> {
+    let (mut source, mut digest) = (file.take(bytes_max), RunningDigest::new());
+    let mut buffer = vec![0_u8; READ_BYTES];
+    in_place(|| {
+        loop {
+            let count = source.read(&mut buffer)?;
+            match buffer.get(..count) {
+                Some(bytes) if !bytes.is_empty() => digest.update(bytes),
+                _ => return Ok(()),
+            }
+        }
+    })
+    .map(|()| digest.finish())
 }
 
 /// Makes names in a folder durable.

@@ -4,9 +4,12 @@
 //! What a crash leaves behind, step by step: the request id is the file's name and SHA-256, so
 //! 1. before the message is on the store's disk: the file in `outgoing`, sent at the next start;
 //! 2. after that, before the result is written: the file in `outgoing`, answered at the next start as the first time;
-//! 3. after the result, before the renames: the result tells which file it is of, and the renames are done at the next start.
+//! 3. after the result, before the renames: the result tells which file it is of, and the renames are done at the next start;
+//! 4. after the attachments' folder has its place: the same, for what is gone from `outgoing` has gone there.
 //!
-//! Invariant: a file leaves `outgoing` only for `sent` (its message is durable) or for `rejected` (with the reason beside it).
+//! The result tells the attachments' digests too: a file that is put back with others is no repeat, whenever that is.
+//! Invariants: a file leaves `outgoing` only for `sent` (its message is durable) or for `rejected` (with the reason beside it); what
+//! stands in `sent` is what was sent.
 
 use std::{
     collections::HashMap,
@@ -23,6 +26,7 @@ use tokio::{io::AsyncReadExt as _, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tramite_proto::{
     ids::Digest,
+    parts::PLAIN_MAX,
     pb::backoffice::v1 as pb,
     reason::{Reason, Refused},
 };
@@ -48,13 +52,17 @@ const NAMES_TRIED_MAX: u32 = 1_000;
 /// Bytes read from an attachment at a time.
 const READ_BYTES: usize = 64 * 1024;
 
+/// Why what was sent is not sent again with something else: the request id covers name and JSON, so only the attachments can differ.
+const SENT_WITH_OTHERS: &str = "REQUEST_ID_REUSED: this very JSON was sent before under this name, with other attachments; what was sent \
+    stands in sent/. To send these attachments, give the JSON file and its folder another name";
+
 /// Size and time of a file and of everything in its folder.
 type Fingerprint = Vec<(PathBuf, u64, Option<SystemTime>)>;
 
 /// What became of a file at this look.
 enum Outcome {
-    /// It is on the store's disk.
-    Sent(pb::SendResponse),
+    /// It is on the store's disk; its result.
+    Sent(pb::SendResponse, Value),
     /// It never will be, and why.
     Rejected(String),
     /// Not now, and why.
@@ -192,18 +200,17 @@ impl Outgoing {
         let name = found.stem.as_str();
         // The same content under the same name was sent before a crash: only the renames are missing, or some of them.
         for stem in [Some(name.to_owned()), beside(name, request_id)].into_iter().flatten() {
-            if result_of(&self.result_path(&stem)).is_some_and(|sent| sent == request_id) {
-                return self.finish(found, &stem);
+            if let Some(result) = result_of(&self.result_path(&stem), request_id) {
+                return match self.has_attachments_of(name, bytes, &result)? {
+                    true => self.finish(found, &stem),
+                    false => self.turn_down(found, request_id, SENT_WITH_OTHERS),
+                };
             }
         }
         match self.send(name, request_id, bytes).await {
-            Outcome::Sent(sent) => {
+            Outcome::Sent(sent, result) => {
                 fail::fail_point!("spool.persisted");
                 let stem = self.stem(name, request_id);
-                let mut result = json::sent_to_json(&sent);
-                if let Value::Object(object) = &mut result {
-                    object.insert("request_id".into(), request_id.into());
-                }
                 let partial = self.folders.partial.join(format!("{stem}.result.json"));
                 files::write_whole(&partial, &self.result_path(&stem), &pretty(&result))?;
                 self.finish(found, &stem)?;
@@ -265,20 +272,54 @@ impl Outgoing {
         sending.attachments = staged.iter().map(|passing| passing.stored.attachment_id.clone()).collect();
         request.set_sending(sending);
         match self.office.send(request).await {
-            Ok(sent) => Outcome::Sent(sent),
+            Ok(sent) => {
+                let mut result = json::sent_to_json(&sent);
+                if let Value::Object(object) = &mut result {
+                    object.insert("request_id".into(), request_id.into());
+                    let digests = staged.iter().map(|passing| hex::encode(&passing.stored.sha256));
+                    object.insert("attachments".into(), digests.collect());
+                }
+                Outcome::Sent(sent, result)
+            }
+            Err(refused) if refused.reason == Reason::RequestIdReused => Outcome::Rejected(SENT_WITH_OTHERS.to_owned()),
             Err(refused) => outcome_of(&refused),
         }
     }
 
-    /// Stores a file as an attachment: from the message's own folder, or else from `outgoing` itself.
-    async fn attach(&self, name: &str, file: &FileToAttach) -> Result<Passing, Refused> {
+    /// Whether the attachments that a message names are those of the result. What is gone went to `sent` with the message's folder.
+    fn has_attachments_of(&self, name: &str, bytes: &[u8], result: &Value) -> io::Result<bool> {
+        let read = str::from_utf8(bytes).ok().and_then(|text| json::parse_send(text).ok());
+        let folder_gone = fs::symlink_metadata(self.folders.outgoing.join(name)).is_err();
+        for (number, file) in read.iter().flat_map(|read| &read.files).enumerate() {
+            let digest = match self.open(name, file) {
+                // One that is longer than any that was sent has another digest.
+                Ok(source) => files::digest(&source, PLAIN_MAX + 1)?.to_hex(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound && folder_gone => continue,
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            };
+            if result.pointer(&format!("/attachments/{number}")).and_then(Value::as_str) != Some(digest.as_str()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Opens an attachment: in the message's own folder, or else in `outgoing` itself.
+    fn open(&self, name: &str, file: &FileToAttach) -> io::Result<fs::File> {
         let open = |path: &Path| files::open_below(&self.folders.outgoing, path);
-        let source = open(&Path::new(name).join(&file.file)).or_else(|own| match open(Path::new(&file.file)) {
+        open(&Path::new(name).join(&file.file)).or_else(|own| match open(Path::new(&file.file)) {
             // What stands in the message's own folder is what was meant.
             Err(beside) if beside.kind() == io::ErrorKind::NotFound => Err(own),
             source => source,
-        });
-        let mut source = tokio::fs::File::from_std(source.map_err(|error| {
+        })
+    }
+
+    /// Stores a file as an attachment.
+    async fn attach(&self, name: &str, file: &FileToAttach) -> Result<Passing, Refused> {
+        let mut source = tokio::fs::File::from_std(self.open(name, file).map_err(|error| {
             let detail = match error.kind() {
                 io::ErrorKind::NotFound => format!(
                     "attachment `{}` was not found: put it into outgoing/{name}/ before the JSON file goes into outgoing/",
@@ -381,10 +422,10 @@ pub(super) fn request_id(name: &str, bytes: &[u8]) -> String {
     format!("spool:{}", Digest::of(&all).to_hex())
 }
 
-/// Of which file a result is.
-fn result_of(path: &Path) -> Option<String> {
+/// The result of a request, if that is what stands there.
+fn result_of(path: &Path, request_id: &str) -> Option<Value> {
     let result: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    result.get("request_id").and_then(Value::as_str).map(str::to_owned)
+    (result.get("request_id").and_then(Value::as_str) == Some(request_id)).then_some(result)
 }
 
 /// For people, with a closing newline.

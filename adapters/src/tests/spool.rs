@@ -175,6 +175,60 @@ async fn a_file_sent_under_another_name_is_known_again_after_a_crash_between_its
 }
 
 #[tokio::test]
+async fn what_was_sent_stays_as_it_was_sent_when_its_json_comes_back_with_other_attachments() {
+    let network = Network::new();
+    let gateway = StandIn::start(&network).await;
+    let inps = network.start("inps", gateway.port()).await;
+    until(async || gateway.state.keys.lock().expect("lock").contains_key("inps").then_some(())).await;
+    let comune = network.start("comune", gateway.port()).await;
+    let spool = network.path("comune/spool");
+    let (out, sent, rejected) = (spool.join("outgoing"), spool.join("sent"), spool.join("rejected"));
+    let put = |attachment: &str, what: &str| {
+        let path = out.join(attachment);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, what).expect("written");
+        fs::write(out.join("a.json"), REFERRAL).expect("written");
+    };
+    let gone = async || until(async || (!out.join("a.json").exists()).then_some(())).await;
+    let unchanged = |what: &str| {
+        assert_eq!(fs::read_to_string(sent.join("a/delega.pdf")).expect("there"), "first", "{what}");
+        assert_eq!(gateway.state.submitted.lock().expect("lock").len(), 1, "{what}");
+    };
+    put("a/delega.pdf", "first");
+    gone().await;
+    gateway.message(0).await;
+    // The same once more is what was sent.
+    put("a/delega.pdf", "first");
+    gone().await;
+    unchanged("the same");
+    assert!(!rejected.join("a.json").exists() && !out.join("a").exists());
+    // In its folder, beside it, and when its result was taken away.
+    for (attachment, result) in [("a/delega.pdf", true), ("delega.pdf", true), ("a/delega.pdf", false)] {
+        if !result {
+            fs::remove_file(sent.join("a.result.json")).expect("taken away");
+        }
+        put(attachment, "other");
+        gone().await;
+        unchanged(attachment);
+        let reason = fs::read_to_string(rejected.join("a.reason.txt")).expect("a reason");
+        assert!(reason.contains("with other attachments"), "{reason}");
+        fs::remove_file(rejected.join("a.json")).expect("it was moved there");
+        fs::remove_file(out.join(attachment)).expect("it stays, to be put right");
+        drop(fs::remove_dir(out.join("a")));
+    }
+    // Nothing is there: they went to `sent` before a kill.
+    fs::rename(sent.join("a.json"), out.join("a.json")).expect("moved");
+    put("a/delega.pdf", "first");
+    gone().await;
+    fs::rename(sent.join("a.json"), out.join("a.json")).expect("moved");
+    gone().await;
+    unchanged("only the JSON");
+    assert!(sent.join("a.json").exists() && !rejected.join("a.json").exists());
+    comune.stop().await;
+    inps.stop().await;
+}
+
+#[tokio::test]
 async fn a_link_or_a_pipe_is_rejected_in_words_and_holds_up_nothing() {
     let network = Network::new();
     let comune = network.start("comune", 1).await;
