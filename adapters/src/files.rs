@@ -116,3 +116,11 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
 pub(crate) fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
     if from.exists() { rename(from, to) } else { Ok(()) }
 }
+
+/// Removes a file when there is one, and makes that durable.
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| path.parent().map_or(Ok(()), sync_dir)),
+    }
+}

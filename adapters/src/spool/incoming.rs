@@ -1,19 +1,24 @@
 //! `incoming/`: what arrives, as a JSON file with its attachments as files beside it.
 //!
 //! Knows how an item is written. What a crash leaves behind, step by step (files first stand in `.partial`, on the same file system):
-//! 1. while they are written: a part of them in `.partial`; thrown away at the next start, the item is written anew;
+//! 1. while they are written: a part of them in `.partial`, and no whole JSON; thrown away at the next start, the item is written anew;
 //! 2. all synced (the JSON is written last), the item not yet acknowledged: acknowledged and renamed at the next start;
 //! 3. acknowledged, not yet renamed: the renames are done at the next start;
 //! 4. attachments renamed, the JSON not: the same.
 //!
-//! Invariant: the JSON appears last and once; an item that a person took away from the folder never comes back.
+//! Invariants: the JSON appears last and once, and goes first when its attachments are written again; an item is acknowledged by its
+//! JSON only while they are what it says; an item that a person took away from the folder never comes back.
 
 use std::{fs, io, path::Path, sync::Arc};
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::sync::CancellationToken;
-use tramite_proto::pb::backoffice::v1::{self as pb, inbox_item::Kind};
+use tramite_proto::{
+    parts::PLAIN_MAX,
+    pb::backoffice::v1::{self as pb, inbox_item::Kind},
+    reason::Reason,
+};
 
 use super::{Folders, outgoing::pretty};
 use crate::{
@@ -107,13 +112,55 @@ impl Incoming {
             return Ok(());
         }
         let bytes = fs::read(path)?;
-        // What can be read to its closing brace is whole, and so are the attachments that were synced before it.
+        // What can be read to its closing brace is whole.
         let item: Option<Value> = serde_json::from_slice(&bytes).ok();
-        let Some(id) = item.as_ref().and_then(|item| item.get("item_id")).and_then(Value::as_str) else {
+        let Some((item, id)) = item.as_ref().and_then(|item| Some((item, item.get("item_id")?.as_str()?))) else {
             return Ok(());
         };
+        if let Some(index) = self.damaged(item)? {
+            if self.is_offered(item, index).await? {
+                return files::remove_if_there(path);
+            }
+            tracing::error!(
+                item = id,
+                index,
+                "an attachment is not what was written; there is no other, and it is shown as it is"
+            );
+        }
         self.office.inbox().acknowledge(&[id.to_owned()]).await.map_err(io::Error::other)?;
         self.publish(stem)
+    }
+
+    /// The first attachment that is not what the JSON says, whether it has its place yet or not.
+    fn damaged(&self, item: &Value) -> io::Result<Option<u32>> {
+        let shown = item.pointer("/message/attachments").and_then(Value::as_array);
+        for (index, shown) in (0_u32..).zip(shown.into_iter().flatten()) {
+            let text = |member: &str| shown.get(member).and_then(Value::as_str).unwrap_or_default();
+            let path = Path::new(text("file"));
+            let file = files::open_below(&self.folders.partial, path).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => files::open_below(&self.folders.incoming, path),
+                _ => Err(error),
+            });
+            let whole = match file {
+                Ok(file) => files::digest(&file, PLAIN_MAX + 1)?.to_hex() == text("sha256"),
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => false,
+                Err(error) => return Err(error),
+            };
+            if !whole {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the office still has an attachment, and with it the item; what was acknowledged it has no more.
+    async fn is_offered(&self, item: &Value, index: u32) -> io::Result<bool> {
+        let message_id = item.pointer("/message/message_id").and_then(Value::as_str).unwrap_or_default();
+        match self.office.attachment(message_id, index).await {
+            Ok(_) => Ok(true),
+            Err(refused) if refused.reason == Reason::AttachmentUnknown => Ok(false),
+            Err(refused) => Err(io::Error::other(refused)),
+        }
     }
 
     /// Waits for items and writes them. One that fails is set aside, still this reader's, and tried again in each round: it holds up no
@@ -153,6 +200,9 @@ impl Incoming {
 
     /// Files that are whole, and the acknowledgement.
     async fn write_files(&self, item: &pb::InboxItem, stem: &str) -> io::Result<()> {
+        let path = self.folders.partial.join(format!("{stem}.item.json"));
+        // One of an earlier attempt would vouch for attachments that are only being written.
+        files::remove_if_there(&path)?;
         let mut object = json::inbox_item_to_json(item);
         if let Some(Kind::Message(message)) = &item.kind {
             let names = self.write_attachments(message, stem).await?;
@@ -164,7 +214,7 @@ impl Incoming {
                 }
             }
         }
-        files::write_synced(&self.folders.partial.join(format!("{stem}.item.json")), &pretty(&object))?;
+        files::write_synced(&path, &pretty(&object))?;
         files::sync_dir(&self.folders.partial)?;
         self.office.inbox().acknowledge(std::slice::from_ref(&item.item_id)).await.map_err(io::Error::other)?;
         Ok(())

@@ -135,7 +135,7 @@ async fn a_case_moves_at_both_ends_and_its_timeline_tells_all() {
 }
 
 /// Puts a file for a message to come.
-async fn put(office: &mut Office, content: &[u8]) -> pb::PutAttachmentResponse {
+pub(super) async fn put(office: &mut Office, content: &[u8]) -> pb::PutAttachmentResponse {
     use pb::put_attachment_request::Frame;
     let header = pb::AttachmentHeader {
         name: "delega.pdf".into(),

@@ -5,10 +5,11 @@ use std::{fs, path::Path};
 use serde_json::Value;
 
 use super::{
-    delivery::origin_of,
-    network::{Network, referral, until},
+    delivery::{next_item, origin_of, put},
+    network::{Institution, Network, referral, until},
     stand_in::{self, StandIn},
 };
+use crate::Config;
 
 const REFERRAL: &str = r#"{
   "kind": "referral", "to": "inps", "purpose": "RIGHTS_SCREENING", "legal_basis": "GDPR-6-1-E", "attachments": ["delega.pdf"],
@@ -325,6 +326,84 @@ async fn an_item_that_cannot_be_written_holds_up_no_other_and_comes_when_it_can(
         fs::remove_dir(entry.expect("an entry").path()).expect("out of the way");
     }
     until(async || arrived[0].exists().then_some(())).await;
+    comune.stop().await;
+    caritas.stop().await;
+}
+
+/// A message with one attachment for `comune`, taken in by it; its id.
+async fn arrives(gateway: &mut StandIn, caritas: &mut Institution, content: &[u8], before: impl Fn(&str)) -> String {
+    let stored = put(&mut caritas.office, content).await;
+    let mut request = referral("r-1", "comune");
+    request.sending.as_mut().expect("sending").attachments = vec![stored.attachment_id];
+    let sent = caritas.office.send_referral(request).await.expect("sent").into_inner();
+    before(&sent.message_id);
+    let message = gateway.message(0).await;
+    let acceptance = gateway.state.acceptance(&message);
+    gateway.send("comune", stand_in::delivery(1, &message, Some(&acceptance))).await;
+    assert!(gateway.settlement("comune").await.0.is_some());
+    sent.message_id
+}
+
+#[tokio::test]
+async fn an_attachment_that_a_kill_cut_is_written_again_while_it_can_be_and_shown_as_it_is_when_not() {
+    let network = Network::new();
+    let mut gateway = StandIn::start(&network).await;
+    let config = Config { spool: None, ..network.config("comune", gateway.port()) };
+    let mut comune = network.start_with(config).await;
+    until(async || gateway.state.keys.lock().expect("lock").contains_key("comune").then_some(())).await;
+    let mut caritas = network.start("caritas", gateway.port()).await;
+    let content: Vec<u8> = (0..300_000_u32).map(|n| n.to_le_bytes()[1]).collect();
+    let id = arrives(&mut gateway, &mut caritas, &content, |_| ()).await;
+    let mut item = crate::json::inbox_item_to_json(&next_item(&mut comune.office).await);
+    item["message"]["attachments"][0]["file"] = format!("{id}/delega.pdf").into();
+    comune.stop().await;
+
+    // The item waits; an earlier attempt left a whole JSON, and this one was killed in the middle of the attachment.
+    let spool = network.path("comune/spool");
+    let (partial, incoming) = (spool.join(".partial"), spool.join("incoming"));
+    let (json, attachment) = (incoming.join(format!("{id}.json")), incoming.join(&id).join("delega.pdf"));
+    let cut = |item: &[u8]| {
+        fs::create_dir_all(partial.join(&id)).expect("made");
+        fs::write(partial.join(&id).join("delega.pdf"), &content[..100_000]).expect("written");
+        fs::write(partial.join(format!("{id}.item.json")), item).expect("written");
+    };
+    cut(&serde_json::to_vec(&item).expect("JSON"));
+    let comune = network.start("comune", gateway.port()).await;
+    until(async || json.exists().then_some(())).await;
+    assert!(fs::read(&attachment).expect("there") == content, "the whole attachment");
+    comune.stop().await;
+
+    // Acknowledged: nobody has another one, and what there is is not thrown away.
+    let item = fs::read(&json).expect("there");
+    fs::remove_file(&json).expect("removed");
+    fs::remove_dir_all(incoming.join(&id)).expect("removed");
+    cut(&item);
+    let comune = network.start("comune", gateway.port()).await;
+    until(async || json.exists().then_some(())).await;
+    assert_eq!(fs::read(&attachment).expect("there").len(), 100_000);
+    comune.stop().await;
+    caritas.stop().await;
+}
+
+#[tokio::test]
+async fn the_json_of_an_earlier_attempt_is_gone_before_its_attachments_are_written_again() {
+    let network = Network::new();
+    let mut gateway = StandIn::start(&network).await;
+    let comune = network.start("comune", gateway.port()).await;
+    until(async || gateway.state.keys.lock().expect("lock").contains_key("comune").then_some(())).await;
+    let mut caritas = network.start("caritas", gateway.port()).await;
+    let spool = network.path("comune/spool");
+    let earlier = |id: &str| spool.join(format!(".partial/{id}.item.json"));
+    let id = arrives(&mut gateway, &mut caritas, b"whole", |id| {
+        // The attachment cannot be written: something stands in the way.
+        fs::create_dir_all(spool.join(".partial").join(id).join("delega.pdf")).expect("in the way");
+        fs::write(earlier(id), r#"{"item_id": "1"}"#).expect("written");
+    })
+    .await;
+    until(async || (!earlier(&id).exists()).then_some(())).await;
+    fs::remove_dir(spool.join(".partial").join(&id).join("delega.pdf")).expect("out of the way");
+    until(async || spool.join(format!("incoming/{id}.json")).exists().then_some(())).await;
+    assert_eq!(fs::read(spool.join("incoming").join(&id).join("delega.pdf")).expect("there"), b"whole");
     comune.stop().await;
     caritas.stop().await;
 }
