@@ -2,7 +2,9 @@
 //! comes back with words.
 
 use std::{
+    ffi::OsString,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,6 +14,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use tramite_tests::{
     clerk::Clerk,
+    component,
     network::{Network, PATIENCE},
     sample,
 };
@@ -118,6 +121,63 @@ async fn a_bad_file_is_rejected_with_words() -> Result<()> {
         ensure!(words.contains(word) && words.len() > 10, "{name}: {words}");
     }
     ensure!(files(&spool.join("sent")).is_empty(), "a bad file was sent");
+    Ok(())
+}
+
+/// A folder so deep that its path is longer than a system call takes: not even root can look at all of it.
+fn too_deep(spool: &Path, name: &str) -> Result<()> {
+    let half: PathBuf = std::iter::repeat_n("n".repeat(240), 9).collect();
+    let (upper, lower) = (spool.join("outgoing").join(name).join(&half), spool.join("lower"));
+    fs::create_dir_all(&upper)?;
+    fs::create_dir_all(lower.join(&half))?;
+    Ok(fs::rename(lower, upper.join("lower"))?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_cannot_be_looked_at_is_said_in_the_log_and_goes_when_it_can_be() -> Result<()> {
+    let network = Network::builder().institutions(&["caritas", "inps"]).adapter("caritas", SPOOL)?.start().await?;
+    let caritas = network.adapter("caritas")?;
+    let spool = caritas.folder.join("spool");
+    too_deep(&spool, "deep")?;
+    put(&spool, "deep", &referral("a situation"))?;
+    caritas.process.log().wait_for(0, &["a spool file could not be looked at"], PATIENCE).await?;
+    ensure!(spool.join("outgoing/deep.json").exists(), "it is gone");
+    fs::remove_dir_all(spool.join("outgoing/deep").join("n".repeat(240)))?;
+    until("the file in sent", &network, || spool.join("sent/deep.json").exists().then_some(())).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attachment_that_may_not_be_read_is_rejected_with_words() -> Result<()> {
+    let network = Network::builder().institutions(&["caritas", "inps"]).adapter("caritas", SPOOL)?.prepare()?;
+    network.gateway.process.start().await?;
+    let caritas = network.adapter("caritas")?;
+    // Root reads everything, unless that is taken from it.
+    let lesser = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"].map(OsString::from);
+    if !rustix::process::geteuid().is_root() {
+        caritas.process.start().await?;
+    } else if std::process::Command::new("setpriv").arg("--version").output().is_ok() {
+        caritas.process.start_under(&lesser).await?;
+    } else {
+        return component::missing(
+            "a folder without the right to enter it",
+            "root enters all, and there is no setpriv",
+        );
+    }
+    let spool = caritas.folder.join("spool");
+    until("the folders", &network, || spool.join("outgoing").exists().then_some(())).await?;
+    for (name, mode) in [("listed", 0o400), ("entered", 0o300), ("closed", 0o000)] {
+        let (making, folder) = (spool.join("making"), spool.join("outgoing").join(name));
+        fs::create_dir(&making)?;
+        fs::write(making.join("scan.pdf"), sample::bytes(1_000, 1))?;
+        fs::rename(&making, &folder)?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(mode))?;
+        fs::write(spool.join("outgoing").join(format!("{name}.json")), referral("a situation"))?;
+        let rejected = spool.join(format!("rejected/{name}.json"));
+        until(&format!("{name} in rejected"), &network, || rejected.exists().then_some(())).await?;
+        let words = fs::read_to_string(spool.join(format!("rejected/{name}.reason.txt")))?;
+        ensure!(words.contains("scan.pdf") && words.contains("cannot be read"), "{name}: {words}");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
+    }
     Ok(())
 }
 

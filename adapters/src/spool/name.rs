@@ -11,8 +11,6 @@ use std::{
 
 use tramite_proto::ids::Digest;
 
-/// Files of one look; a folder with more is worked off in the looks to come.
-const FILES_MAX: usize = 1_000;
 /// A message's file ends so, in any case: not everybody's system tells upper from lower.
 const ENDING: &str = ".json";
 /// Bytes of a stem: file systems take 255 as a name, and this is the longest that is added to one.
@@ -76,7 +74,6 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<Found>> {
         found.extend(Found::of(&entry?.file_name()));
     }
     found.sort();
-    found.truncate(FILES_MAX);
     Ok(found)
 }
 

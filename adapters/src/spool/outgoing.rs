@@ -42,6 +42,8 @@ use crate::{
     office::Office,
 };
 
+/// Files of one look; what is beyond comes in the looks that follow.
+const FILES_MAX: usize = 1_000;
 /// A file that must wait for the gateway is tried again after so many looks.
 const LOOKS_UNTIL_RETRY: u32 = 10;
 /// One that cannot be moved waits twice as long each time, up to so many looks: ten minutes, where one look takes half a second. The
@@ -77,6 +79,8 @@ pub(super) struct Outgoing {
     poll: Duration,
     seen: HashMap<OsString, Fingerprint>,
     waiting: HashMap<OsString, Wait>,
+    /// The last file of a look that could not take all; empty after one that could.
+    last: OsString,
 }
 
 /// A file that could not go yet.
@@ -90,7 +94,7 @@ struct Wait {
 
 impl Outgoing {
     pub(super) fn new(folders: Folders, office: Arc<Office>, poll: Duration) -> Self {
-        Self { folders, office, poll, seen: HashMap::new(), waiting: HashMap::new() }
+        Self { folders, office, poll, seen: HashMap::new(), waiting: HashMap::new(), last: OsString::new() }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -111,20 +115,39 @@ impl Outgoing {
                 return;
             }
         };
-        self.seen.retain(|file, _| files.iter().any(|found| found.file == *file));
-        self.waiting.retain(|file, _| files.iter().any(|found| found.file == *file));
-        for found in files {
-            if self.is_whole(&found) && self.is_due(&found) {
-                self.take(&found).await;
+        let is_there = |file: &OsString| files.binary_search_by(|found| found.file.cmp(file)).is_ok();
+        self.seen.retain(|file, _| is_there(file));
+        self.waiting.retain(|file, _| is_there(file));
+        for found in self.turn(files) {
+            match self.is_whole(&found) {
+                Ok(true) => self.take(&found).await,
+                Ok(false) => {}
+                Err(error) => {
+                    if self.put_off(&found) {
+                        tracing::warn!(%error, "a spool file could not be looked at; it is tried again, less and less often");
+                    }
+                }
             }
         }
     }
 
-    /// True when nothing of it changed since the last look.
-    fn is_whole(&mut self, found: &Found) -> bool {
-        let Ok(now) = self.fingerprint(found) else { return false };
+    /// Those that are due, as many as one look takes: it begins behind the last look's end, so that no number of files that must wait
+    /// keeps another from its turn.
+    fn turn(&mut self, mut files: Vec<Found>) -> Vec<Found> {
+        files.retain(|found| self.is_due(found));
+        let behind = files.partition_point(|found| found.file <= self.last);
+        files.rotate_left(behind);
+        let more = files.len() > FILES_MAX;
+        files.truncate(FILES_MAX);
+        self.last = files.last().filter(|_| more).map(|found| found.file.clone()).unwrap_or_default();
+        files
+    }
+
+    /// True when nothing of it changed since the last look at it.
+    fn is_whole(&mut self, found: &Found) -> io::Result<bool> {
+        let now = self.fingerprint(found)?;
         let before = self.seen.insert(found.file.clone(), now.clone());
-        before.is_some_and(|before| before == now)
+        Ok(before.is_some_and(|before| before == now))
     }
 
     fn is_due(&mut self, found: &Found) -> bool {
@@ -141,12 +164,24 @@ impl Outgoing {
             fs::symlink_metadata(&own).is_ok_and(|data| data.is_dir()).then_some(own).into_iter().collect();
         add(&mut fingerprint, self.folders.outgoing.join(&found.file))?;
         while let Some(folder) = folders.pop() {
-            let Ok(entries) = fs::read_dir(&folder) else { continue };
+            let entries = match fs::read_dir(&folder) {
+                // Whether it is named by the message, and may be read, is found out where it is opened, and told in words.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,
+                entries => entries?,
+            };
             for entry in entries {
                 let entry = entry?;
-                match entry.file_type()?.is_dir() {
-                    true => folders.push(entry.path()),
-                    false => add(&mut fingerprint, entry.path())?,
+                let added = match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => {
+                        folders.push(entry.path());
+                        Ok(())
+                    }
+                    Ok(_) => add(&mut fingerprint, entry.path()),
+                    Err(error) => Err(error),
+                };
+                match added {
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                    added => added?,
                 }
             }
         }

@@ -103,6 +103,28 @@ async fn a_file_that_must_wait_keeps_no_copies_of_its_attachments() {
 }
 
 #[tokio::test]
+async fn a_thousand_files_that_must_wait_hold_up_no_other() {
+    let network = Network::new();
+    let gateway = StandIn::start(&network).await;
+    let inps = network.start("inps", gateway.port()).await;
+    until(async || gateway.state.keys.lock().expect("lock").contains_key("inps").then_some(())).await;
+    let spool = network.path("comune/spool");
+    fs::create_dir_all(spool.join("outgoing")).expect("made");
+    let can_go = REFERRAL.replace(r#", "attachments": ["delega.pdf"]"#, "");
+    // It has no key yet.
+    let must_wait = can_go.replace(r#""inps""#, r#""caritas""#);
+    for n in 0..1_000 {
+        fs::write(spool.join(format!("outgoing/{n}.json")), &must_wait).expect("written");
+    }
+    fs::write(spool.join("outgoing/z.json"), can_go).expect("written");
+    let comune = network.start("comune", gateway.port()).await;
+    until(async || spool.join("sent/z.json").exists().then_some(())).await;
+    assert_eq!(fs::read_dir(spool.join("outgoing")).expect("a listing").count(), 1_000);
+    comune.stop().await;
+    inps.stop().await;
+}
+
+#[tokio::test]
 async fn what_arrives_becomes_files_once() {
     let network = Network::new();
     let mut gateway = StandIn::start(&network).await;
