@@ -7,7 +7,8 @@
 //!
 //! In flight means submitted and not acknowledged, as a broker's unconfirmed publishes; what is acknowledged and not yet receipted is
 //! bounded apart. The time of a message begins before its origin is written and ends, for the acknowledgement, when its acceptance is
-//! verified; for the handover, when the recipient has the word that its receipt stands.
+//! verified; for the delivery, when the recipient has checked its origin, its acceptance and the digests of all its contents; for the
+//! handover, when the recipient has the word that its receipt stands.
 //!
 //! A content of more than 64 KiB travels as a part beside a small body: put before its message is submitted, got and digested before
 //! its receipt is written; the limits then are the same part written and synced, and put over a bare stream.

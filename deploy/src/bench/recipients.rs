@@ -157,7 +157,7 @@ impl Recipient {
                 () = reached(self.flush_at) => self.flush().await?,
                 Some(fetched) = self.fetches.join_next() => {
                     let taken = fetched.map_err(|error| Trouble::of("fetching a part", &error))??;
-                    self.receipt(now_ns(), &taken)?;
+                    self.receipt(&taken)?;
                     self.gather().await?;
                 }
                 frame = frames.message() => match frame {
@@ -170,13 +170,12 @@ impl Recipient {
     }
 
     async fn frame(&mut self, frame: ReceiveFrame) -> Result<(), Trouble> {
-        let now = now_ns();
         if !frame.notices.is_empty() {
             return Err(Trouble::new(format!("{} got a notice, and sent nothing", self.name)));
         }
-        self.settled(now, &frame)?;
+        self.settled(&frame)?;
         for delivery in frame.deliveries {
-            self.take(now, &frame.jws, delivery)?;
+            self.take(&frame.jws, delivery)?;
             if self.gathered.len() == GATHERED_MAX {
                 self.flush().await?;
             }
@@ -196,7 +195,8 @@ impl Recipient {
     }
 
     /// Answers to settlements, in the order in which they were sent.
-    fn settled(&mut self, now: u64, frame: &ReceiveFrame) -> Result<(), Trouble> {
+    fn settled(&mut self, frame: &ReceiveFrame) -> Result<(), Trouble> {
+        let now = now_ns();
         let mut accounts = self.accounts.borrow_mut();
         for answer in &frame.settled {
             if let Some(refusal) = &answer.refused {
@@ -220,7 +220,7 @@ impl Recipient {
     }
 
     /// Checks one message, and writes its receipt when it has no part; else when the part is here.
-    fn take(&mut self, now: u64, jws: &[String], delivery: Delivery) -> Result<(), Trouble> {
+    fn take(&mut self, jws: &[String], delivery: Delivery) -> Result<(), Trouble> {
         let missing = || Trouble::new("a delivery lacks its message, its origin or its acceptance".to_owned());
         let message = delivery.message.ok_or_else(missing)?;
         let json = self.sender.check(jws, message.origin.ok_or_else(missing)?)?;
@@ -239,7 +239,7 @@ impl Recipient {
         }
         let taken = Taken { delivery_id: delivery.delivery_id, origin, identity, part_bytes: 0 };
         if taken.origin.parts.is_empty() {
-            return self.receipt(now, &taken);
+            return self.receipt(&taken);
         }
         let client = self.client.clone();
         self.fetches.spawn(async move {
@@ -249,10 +249,11 @@ impl Recipient {
         Ok(())
     }
 
-    /// Writes the receipt of a message that is here whole.
-    fn receipt(&mut self, now: u64, taken: &Taken) -> Result<(), Trouble> {
+    /// Writes the receipt of a message that is here whole and checked: now it counts as delivered.
+    fn receipt(&mut self, taken: &Taken) -> Result<(), Trouble> {
         let Taken { delivery_id, origin, identity, part_bytes } = taken;
         self.accounts.borrow_mut().received.part_bytes += part_bytes;
+        let now = now_ns();
         let (submitted_ns, number) = self.epoch.read(&origin.jti);
         let jti = self.account(now, submitted_ns, number)?;
         let at_s = self.epoch.unix_s(now);

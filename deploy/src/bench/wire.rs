@@ -123,7 +123,7 @@ pub(super) struct Sent {
     pub(super) window_bytes: u64,
     /// From submission to a verified acceptance.
     pub(super) acknowledgement: Histogram,
-    /// From submission to the notice of the receipt.
+    /// From submission to the notice of the receipt, checked.
     pub(super) notice: Histogram,
     /// Signatures verified.
     pub(super) batches: u64,
@@ -140,7 +140,7 @@ pub(super) struct Received {
     pub(super) part_bytes: u64,
     /// Settled in the window.
     pub(super) window: u64,
-    /// From submission to the recipient's hands.
+    /// From submission until the recipient has the content and has checked it.
     pub(super) delivery: Histogram,
     /// From submission to the word that the receipt stands.
     pub(super) handover: Histogram,

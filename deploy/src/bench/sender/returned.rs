@@ -18,9 +18,8 @@ use crate::bench::{client::Trouble, time::now_ns};
 const GATHERED_MAX: usize = 64;
 
 impl Sender {
-    /// The answer to a frame: one acceptance for each of its messages, in their order.
+    /// The answer to a frame: one acceptance for each of its messages, in their order. A message's time ends when its own is checked.
     pub(super) fn answered(&mut self, answer: SubmitAnswer) -> Result<(), Trouble> {
-        let now = now_ns();
         for (number, result) in (answer.frame_id..).zip(answer.results) {
             let framed = match result.result {
                 Some(submit_result::Result::Accepted(framed)) => framed,
@@ -42,6 +41,7 @@ impl Sender {
             if std::mem::replace(&mut pending.acknowledged, true) {
                 return Err(Trouble::new("a message was acknowledged twice".to_owned()));
             }
+            let now = now_ns();
             if self.counting.is_some_and(|window| window.counts(now)) {
                 self.sent.window += 1;
                 self.sent.acknowledgement.record(now.saturating_sub(pending.submitted_ns));
@@ -55,7 +55,6 @@ impl Sender {
 
     /// Notices, and the answers to their settlements.
     pub(super) async fn noticed(&mut self, frame: ReceiveFrame) -> Result<(), Trouble> {
-        let now = now_ns();
         if let Some(refusal) = frame.settled.into_iter().find_map(|answer| answer.refused) {
             return Err(Trouble::new(format!("a settlement was refused ({}): {}", refusal.reason, refusal.detail)));
         }
@@ -64,7 +63,7 @@ impl Sender {
         }
         for notice in frame.notices {
             let delivery_id = notice.delivery_id;
-            self.notice(now, &frame.jws, notice)?;
+            self.notice(&frame.jws, notice)?;
             let outcome = Some(settlement::Outcome::Notice(NoticeAcknowledged {}));
             self.gathered.push(Settlement { delivery_id, outcome });
             if self.gathered.len() == GATHERED_MAX {
@@ -79,7 +78,7 @@ impl Sender {
     }
 
     /// The receipt of a message, and the gateway's evidence of it.
-    fn notice(&mut self, now: u64, jws: &[String], notice: Notice) -> Result<(), Trouble> {
+    fn notice(&mut self, jws: &[String], notice: Notice) -> Result<(), Trouble> {
         let id: MessageId = notice.message_id.parse().map_err(|error| Trouble::of("a notice's message", &error))?;
         let (_, number) = self.epoch.read(&id);
         let pending = pending_of(&mut self.window, self.first, number)?;
@@ -102,6 +101,7 @@ impl Sender {
         if std::mem::replace(&mut pending.noticed, true) {
             return Err(Trouble::new("a notice came twice".to_owned()));
         }
+        let now = now_ns();
         if self.counting.is_some_and(|window| window.counts(now)) {
             self.sent.notice.record(now.saturating_sub(pending.submitted_ns));
         }
