@@ -32,7 +32,7 @@ mod sender;
 mod time;
 mod wire;
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tramite_gateway::limits::PART_UPLOADS_MAX;
@@ -42,6 +42,7 @@ pub(crate) use self::client::run as client;
 use self::{
     child::Client,
     figures::{Limits, Processes, Restart, Run, Whole},
+    gauge::Page,
     live::Live,
     network::{Network, Size},
     part::{BODY, CONTENT_MAX},
@@ -130,59 +131,54 @@ fn part_of(content: u64) -> Option<u64> {
 
 /// Everything, in its order.
 async fn measure(asked: &cli::Bench, network: &mut Network, live: &Live) -> Result<Whole, Failure> {
+    live.say("Sealing bodies and connecting everybody");
+    let setup = setup(asked, network);
+    let mut idle = None;
+    if asked.idle > 0 {
+        idle = Some(Client::connected("the process of the idle", Role::Idle, &setup).await?.0);
+    }
+    let mut bench = Bench::start(&setup, idle.as_ref().and_then(Client::id)).await?;
+    let mut whole = tokio::select! {
+        whole = bench.all(asked, network, live) => whole?,
+        failure = ended(&mut idle) => return Err(failure),
+    };
+    let waiting = Page::read(network.metrics).await?.waiting()?;
+    drop((bench, idle));
+    if asked.kill {
+        live.say("Killing the gateway with SIGKILL");
+        let seconds = network.kill().await?.as_secs_f64();
+        let restart = Restart { seconds, waiting: Page::read(network.metrics).await?.waiting()? };
+        restart.even(asked.backlog, waiting)?;
+        whole.restart = Some(restart);
+    }
+    Ok(whole)
+}
+
+/// Who every process is, but for its role.
+fn setup(asked: &cli::Bench, network: &Network) -> Setup {
     let part = part_of(asked.content);
-    let setup = |role, address: String| Setup {
-        role,
+    Setup {
+        role: Role::Sender,
         folder: network.path().to_owned(),
-        address,
+        address: network.address.to_string(),
         epoch_ns: Epoch::of_now().0,
         recipients: network.recipients.clone(),
         absent: network.absent.clone(),
-        idle: if role == Role::Idle { network.idle.clone() } else { Vec::new() },
+        idle: network.idle.clone(),
         content: usize::try_from(part.map_or(asked.content, |_| BODY)).unwrap_or(usize::MAX),
         part: part.and_then(|part| usize::try_from(part).ok()),
         gather_ms: asked.gather.unwrap_or(GATHER_MS),
-    };
-    live.say("Sealing bodies and connecting everybody");
-    let one_epoch = setup(Role::Sender, network.address.to_string());
-    let as_role = |role, address: String| Setup { epoch_ns: one_epoch.epoch_ns, ..setup(role, address) };
-    let mut idle = None;
-    if asked.idle > 0 {
-        let mut process =
-            Client::start("the process of the idle", &as_role(Role::Idle, network.address.to_string())).await?;
-        process.ready().await?;
-        idle = Some(process);
     }
-    let any = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).to_string();
-    let mut bare = Client::start("the bare stream", &as_role(Role::Bare, any)).await?;
-    let bare_address = bare.ready().await?;
-    let recipients_setup = as_role(Role::Recipients, network.address.to_string());
-    let mut bench = Bench {
-        sender: Client::start("the sender", &one_epoch).await?,
-        recipients: Client::start("the recipients", &recipients_setup).await?,
-        bare,
-        bare_address,
-        idle,
-        settled: 0,
-    };
-    bench.sender.ready().await?;
-    bench.recipients.ready().await?;
-    let mut whole = Whole { idle: asked.idle, content: asked.content, ..Whole::default() };
-    if asked.backlog > 0 {
-        whole.backlog = Some(bench.fill(asked.backlog, live).await?);
+}
+
+/// When a process that has nothing to say fails: why. Never, when there is none.
+async fn ended(idle: &mut Option<Client>) -> Failure {
+    let Some(idle) = idle else { return std::future::pending().await };
+    loop {
+        if let Err(failure) = idle.hear().await {
+            return failure;
+        }
     }
-    for load in loads(asked) {
-        let run = bench.run(asked, network, load, live).await?;
-        let limits = bench.limits(asked, network, &run, live).await?;
-        whole.runs.push((run, limits));
-    }
-    drop(bench);
-    if asked.kill {
-        live.say("Killing the gateway with SIGKILL");
-        let took = network.kill().await?;
-        whole.restart = Some(Restart { seconds: took.as_secs_f64(), waiting: asked.backlog });
-    }
-    Ok(whole)
 }
 
 /// The loads asked for.
@@ -212,12 +208,35 @@ struct Bench {
     recipients: Client,
     bare: Client,
     bare_address: String,
-    idle: Option<Client>,
+    /// The process of the idle.
+    idle: Option<u32>,
     /// Messages settled in all runs so far.
     settled: u64,
 }
 
 impl Bench {
+    /// Starts everybody who counts.
+    async fn start(setup: &Setup, idle: Option<u32>) -> Result<Self, Failure> {
+        let (bare, bare_address) = Client::connected("the bare stream", Role::Bare, setup).await?;
+        let (sender, _) = Client::connected("the sender", Role::Sender, setup).await?;
+        let (recipients, _) = Client::connected("the recipients", Role::Recipients, setup).await?;
+        Ok(Self { sender, recipients, bare, bare_address, idle, settled: 0 })
+    }
+
+    /// The backlog, then every load.
+    async fn all(&mut self, asked: &cli::Bench, network: &Network, live: &Live) -> Result<Whole, Failure> {
+        let mut whole = Whole { idle: asked.idle, content: asked.content, ..Whole::default() };
+        if asked.backlog > 0 {
+            whole.backlog = Some(self.fill(asked.backlog, live).await?);
+        }
+        for load in loads(asked) {
+            let run = self.run(asked, network, load, live).await?;
+            let limits = self.limits(asked, network, &run, live).await?;
+            whole.runs.push((run, limits));
+        }
+        Ok(whole)
+    }
+
     /// One run.
     async fn run(&mut self, asked: &cli::Bench, network: &Network, load: Load, live: &Live) -> Result<Run, Failure> {
         let begin_ns = now_ns() + AHEAD_NS;
@@ -231,7 +250,7 @@ impl Bench {
             gateway: network.gateway.id(),
             sender: self.sender.id(),
             recipients: self.recipients.id(),
-            idle: self.idle.as_ref().and_then(Client::id),
+            idle: self.idle,
         };
         let sampled = figures::sample(pids, network.metrics, window);
         tokio::pin!(sampled);
@@ -258,6 +277,7 @@ impl Bench {
         live.end();
         let part = part_of(asked.content).map(sealed_len);
         figures::even(&sent, &received, part)?;
+        figures::connected(&samples, u64::from(asked.recipients) + 1 + u64::from(asked.idle))?;
         Ok(Run { load, seconds: asked.duration, part, sent, received, samples })
     }
 

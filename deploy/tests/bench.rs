@@ -66,6 +66,7 @@ fn single_frames_idle_institutions_and_a_kill_leave_the_accounts_even() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let page: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((number(&page, "/idle"), number(&page, "/waiting_at_restart")), (3, 16));
+    assert_eq!(number(&page, "/runs/0/receive_streams"), 6, "the sender, two recipients, three idle");
     is_positive(&page, "/restart_s");
     assert_eq!(number(&page, "/runs/0/frame"), 1);
     let submitted = number(&page, "/runs/0/accounts/submitted");

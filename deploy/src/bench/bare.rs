@@ -4,7 +4,7 @@
 //! those of the real thing; an answer is as large as a real one.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
@@ -106,7 +106,7 @@ pub(super) async fn serve(setup: Setup, mut orders: mpsc::Receiver<Order>) -> Re
     let domain = TRUST_DOMAIN.parse().map_err(|error| Trouble::of("the trust domain", &error))?;
     let files = TlsFiles::in_bundle(&setup.folder.join(GATEWAY));
     let tls = ServerTls::load(files, domain, Arc::new(SystemClock)).map_err(|error| Trouble::of("TLS", &error))?;
-    let any: SocketAddr = setup.address.parse().map_err(|error| Trouble::of("an address", &error))?;
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let listener = Listener::bind(any, tls, Limits::default(), Arc::new(())).await;
     let listener = listener.map_err(|error| Trouble::of("listening", &error))?;
     let address = listener.local_addr().map_err(|error| Trouble::of("listening", &error))?;

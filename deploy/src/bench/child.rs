@@ -9,7 +9,7 @@ use tokio::{
     process::{Child, ChildStdin, ChildStdout, Command},
 };
 
-use super::wire::{Order, Said, Setup};
+use super::wire::{Order, Role, Said, Setup};
 use crate::failure::{Exit, Failure};
 
 /// A running process.
@@ -22,8 +22,18 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// Starts it in its role, and waits until it is connected; where it listens, if it does.
+    pub(super) async fn connected(name: &'static str, role: Role, setup: &Setup) -> Result<(Self, String), Failure> {
+        let mut client = Self::start(name, &Setup { role, ..setup.clone() }).await?;
+        loop {
+            if let Said::Ready { address } = client.hear().await? {
+                return Ok((client, address));
+            }
+        }
+    }
+
     /// Starts it and tells it who it is.
-    pub(super) async fn start(name: &'static str, setup: &Setup) -> Result<Self, Failure> {
+    async fn start(name: &'static str, setup: &Setup) -> Result<Self, Failure> {
         let failed =
             |error: &dyn std::error::Error| Failure::internal(format!("{name} cannot be started")).because(error);
         let program = std::env::current_exe().map_err(|error| failed(&error))?;
@@ -75,15 +85,6 @@ impl Client {
                 Err(Failure::new(Exit::Failed, format!("{}: {sentence}", self.name), advice))
             }
             said => Ok(said),
-        }
-    }
-
-    /// Waits until it is connected; where it listens, if it does.
-    pub(super) async fn ready(&mut self) -> Result<String, Failure> {
-        loop {
-            if let Said::Ready { address } = self.hear().await? {
-                return Ok(address);
-            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! processes, a run time with more threads only adds wake-ups); it ends when its standard input ends.
 
 use std::{
+    error::Error as _,
     fmt,
     io::{self, BufRead as _, Write as _},
     path::Path,
@@ -60,7 +61,12 @@ impl Trouble {
     pub(super) fn status(what: &str, status: &Status) -> Self {
         match Refused::from_status(status) {
             Some(refused) => Self::refused(what, &refused),
-            None => Self(format!("{what} broke: {}", status.message())),
+            None => {
+                // The top of the chain says only "transport error"; its bottom says why.
+                let innermost = std::iter::successors(status.source(), |cause| (*cause).source()).last();
+                let why = innermost.map_or_else(|| status.message().to_owned(), ToString::to_string);
+                Self(format!("{what} broke: {why}"))
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use tokio::time::{sleep, sleep_until};
 
 use super::{
-    gauge::{self, Written},
+    gauge::{self, Page},
     histogram::Histogram,
     time::{instant, now_ns},
     wire::{Load, Received, Sent, Window},
@@ -51,19 +51,24 @@ impl Processes {
 pub(super) struct Samples {
     pub(super) cpu: Cpu,
     pub(super) memory_peak_kib: u64,
-    pub(super) written: Written,
+    /// Groups of the journal, each with one `fdatasync`.
+    pub(super) groups: u64,
+    /// Facts in them.
+    pub(super) facts: u64,
+    /// Open where the window begins and where it ends: the fewer of the two.
+    pub(super) receive_streams: u64,
 }
 
 /// Looks at the begin, at the end and in between.
 pub(super) async fn sample(pids: Processes, page: SocketAddr, window: Window) -> Result<Samples, Failure> {
     sleep_until(instant(window.count_ns)).await;
-    let (before, first) = (gauge::written(page).await?, pids.cpu());
+    let (before, first) = (Page::read(page).await?, pids.cpu());
     let mut memory_peak_kib = 0;
     while now_ns() + 1_000_000 < window.end_ns {
         memory_peak_kib = memory_peak_kib.max(gauge::anonymous_kib(pids.gateway));
         sleep(LOOK.min(Duration::from_nanos(window.end_ns.saturating_sub(now_ns())))).await;
     }
-    let (last, after) = (pids.cpu(), gauge::written(page).await?);
+    let (last, after) = (pids.cpu(), Page::read(page).await?);
     Ok(Samples {
         cpu: Cpu {
             gateway: last.gateway - first.gateway,
@@ -72,7 +77,9 @@ pub(super) async fn sample(pids: Processes, page: SocketAddr, window: Window) ->
             idle: last.idle - first.idle,
         },
         memory_peak_kib,
-        written: Written { groups: after.groups - before.groups, facts: after.facts - before.facts },
+        groups: after.groups()? - before.groups()?,
+        facts: after.facts()? - before.facts()?,
+        receive_streams: after.receive_streams()?.min(before.receive_streams()?),
     })
 }
 
@@ -101,11 +108,35 @@ pub(super) struct Limits {
     pub(super) for_ns: u64,
 }
 
-/// How long the gateway took to serve again.
+/// How long the gateway took to serve again, and what waited at it then.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Restart {
     pub(super) seconds: f64,
     pub(super) waiting: u64,
+}
+
+impl Restart {
+    /// Whether as much waits as was acknowledged to the sender, and as waited before the kill.
+    pub(super) fn even(&self, acknowledged: u64, before: u64) -> Result<(), Failure> {
+        if (before, self.waiting) == (acknowledged, acknowledged) {
+            return Ok(());
+        }
+        let sentence = format!(
+            "{acknowledged} messages were acknowledged and wait for absent recipients; the gateway counted {before} before it was \
+             killed, and {} after it was started again",
+            self.waiting
+        );
+        Err(Failure::new(Exit::Failed, sentence, "Something was lost, or came back: nothing that was measured counts."))
+    }
+}
+
+/// Whether everybody who should be is connected, from the begin of the window to its end.
+pub(super) fn connected(samples: &Samples, expected: u64) -> Result<(), Failure> {
+    if samples.receive_streams >= expected {
+        return Ok(());
+    }
+    let sentence = format!("only {} of {expected} institutions were connected", samples.receive_streams);
+    Err(Failure::new(Exit::Failed, sentence, "Nothing that was measured counts."))
 }
 
 /// Everything.
@@ -146,13 +177,13 @@ impl Run {
         if let Some(part) = self.part {
             return part;
         }
-        let bytes = self.sent.window * (content + SEALED_BYTES) + self.samples.written.facts * FACT_BYTES;
-        bytes / self.samples.written.groups.max(1)
+        let bytes = self.sent.window * (content + SEALED_BYTES) + self.samples.facts * FACT_BYTES;
+        bytes / self.samples.groups.max(1)
     }
 
     /// Messages a group: each is in a group three times: accepted, settled, its notice settled.
     pub(super) fn messages_a_group(&self) -> f64 {
-        ratio(self.received.window, self.samples.written.groups)
+        ratio(self.received.window, self.samples.groups)
     }
 }
 
@@ -210,6 +241,22 @@ pub(super) fn even(sent: &Sent, received: &Received, part: Option<u64>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_kill_lost_or_brought_back_fails_the_bench() {
+        let restart = |waiting| Restart { seconds: 0.1, waiting };
+        restart(16).even(16, 16).unwrap();
+        for (before, after) in [(16, 15), (16, 17), (15, 15), (17, 16), (0, 0)] {
+            restart(after).even(16, before).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn an_institution_that_is_not_connected_fails_the_bench() {
+        let samples = Samples { receive_streams: 5, ..Samples::default() };
+        connected(&samples, 5).unwrap();
+        connected(&samples, 6).unwrap_err();
+    }
 
     #[test]
     fn a_message_that_is_lost_or_comes_twice_fails_the_bench() {

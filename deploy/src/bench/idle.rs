@@ -35,12 +35,11 @@ pub(super) async fn run(setup: Setup, mut orders: mpsc::Receiver<Order>) -> Resu
         tokio::select! {
             order = orders.recv() => if order.is_none() { return Ok(()) },
             Some(ended) = streams.join_next() => {
-                let what = match ended {
-                    Ok(Ok(true)) => "an idle institution got something".to_owned(),
-                    Ok(Err(status)) => status.message().to_owned(),
-                    _ => "a stream of an idle institution ended".to_owned(),
-                };
-                return Err(Trouble::new(what));
+                return Err(match ended {
+                    Ok(Ok(true)) => Trouble::new("an idle institution got something".to_owned()),
+                    Ok(Err(status)) => Trouble::status("the stream of an idle institution", &status),
+                    _ => Trouble::new("the gateway ended the stream of an idle institution".to_owned()),
+                });
             }
         }
     }

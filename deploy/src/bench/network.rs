@@ -112,7 +112,7 @@ impl Network {
     }
 
     /// Waits until the gateway answers the sender.
-    pub(super) async fn ready(&mut self) -> Result<Duration, Failure> {
+    async fn ready(&mut self) -> Result<(), Failure> {
         let begun = Instant::now();
         loop {
             self.gateway.check()?;
@@ -120,7 +120,7 @@ impl Network {
             let channel = channel.map_err(|trouble| Failure::internal(trouble.to_string()))?;
             let mut client = DirectoryClient::new(channel);
             match client.get_institution(GetInstitutionRequest { name: SENDER.to_owned() }).await {
-                Ok(_) => return Ok(begun.elapsed()),
+                Ok(_) => return Ok(()),
                 Err(status) if begun.elapsed() > READY => return Err(Failure::status("the gateway", &status)),
                 Err(_) => sleep(LOOK).await,
             }
@@ -149,10 +149,10 @@ impl Network {
         published.map(drop).map_err(|status| Failure::status("the gateway", &status))
     }
 
-    /// Kills the gateway with SIGKILL and starts it again; how long until it serves.
+    /// Kills the gateway with SIGKILL and starts it again; how long from the kill until it serves.
     pub(super) async fn kill(&mut self) -> Result<Duration, Failure> {
-        self.gateway.kill().await?;
         let begun = Instant::now();
+        self.gateway.kill().await?;
         self.gateway.restart()?;
         self.ready().await?;
         Ok(begun.elapsed())

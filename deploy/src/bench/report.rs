@@ -34,7 +34,11 @@ pub(super) fn text(output: Output, whole: &Whole) -> String {
         let _ = write!(text, "\nThe backlog was filled in {seconds:.1} s.");
     }
     if let Some(restart) = &whole.restart {
-        let _ = write!(text, "\nKilled with SIGKILL, the gateway served again after {:.2} s.", restart.seconds);
+        let _ = write!(
+            text,
+            "\nKilled with SIGKILL, the gateway served again after {:.2} s; {} messages wait at it, as before.",
+            restart.seconds, restart.waiting
+        );
     }
     text
 }
@@ -87,7 +91,8 @@ fn rows(run: &Run, limits: &Limits) -> Vec<Row> {
     );
     row("CPU a message", format!("{} µs", figure(run.each_us(all))), &parts);
     row("gateway's memory", format!("{} MiB", run.samples.memory_peak_kib / 1_024), "RssAnon, peak");
-    row("groups synced", run.samples.written.groups.to_string(), &groups(run, limits));
+    row("receiving", run.samples.receive_streams.to_string(), "institutions connected, from begin to end");
+    row("groups synced", run.samples.groups.to_string(), &groups(run, limits));
     let disk = format!("{} a second, {} MiB/s", figure(limits.disk_rate()), figure(limits.disk_mib_rate()));
     row("limit: append + fdatasync", pair(&limits.disk), &disk);
     let rate = match run.part {
@@ -165,7 +170,7 @@ fn ratios(run: &Run, limits: &Limits) -> [Ratio; 3] {
                 key: "groups_to_disk",
                 name: "to the disk",
                 note: "groups a second to those that the disk takes",
-                value: over(ratio(run.samples.written.groups, run.seconds), limits.disk_rate()),
+                value: over(ratio(run.samples.groups, run.seconds), limits.disk_rate()),
             },
         ],
         Some(mib) => [
@@ -220,12 +225,11 @@ fn run_value(run: &Run, limits: &Limits) -> Value {
         })
     };
     let cpu = run.samples.cpu;
-    let written = run.samples.written;
     let ratios: serde_json::Map<String, Value> =
         ratios(run, limits).into_iter().map(|ratio| (ratio.key.to_owned(), json!(ratio.value))).collect();
     json!({
         "in_flight": run.load.in_flight, "unsettled": run.load.unsettled, "frame": run.load.frame,
-        "seconds": run.seconds, "messages": run.received.window, "messages_per_s": run.rate(),
+        "seconds": run.seconds, "receive_streams": run.samples.receive_streams, "messages": run.received.window, "messages_per_s": run.rate(),
         "part_bytes": run.part, "mib_per_s": run.mib_rate(),
         "acknowledgement_us": spread(&run.sent.acknowledgement), "delivery_us": spread(&run.received.delivery),
         "handover_us": spread(&run.received.handover), "notice_us": spread(&run.sent.notice),
@@ -235,7 +239,7 @@ fn run_value(run: &Run, limits: &Limits) -> Value {
         },
         "gateway_rss_anon_peak_kib": run.samples.memory_peak_kib,
         // Named as it was first: groups of the journal, each synced once.
-        "fdatasync_calls": written.groups, "bytes_per_group": limits.group_bytes, "facts": written.facts,
+        "fdatasync_calls": run.samples.groups, "bytes_per_group": limits.group_bytes, "facts": run.samples.facts,
         "messages_per_group": run.messages_a_group(),
         "accounts": {
             "submitted": run.sent.submitted, "acknowledged": run.sent.acknowledged, "delivered": run.received.delivered,

@@ -84,6 +84,8 @@ struct Sender {
     unacknowledged: u64,
     unsettled: u64,
     gathered: Vec<Settlement>,
+    /// Acknowledged notices whose answers have not come.
+    unanswered: u64,
     gather: Duration,
     flush_at: Option<Instant>,
     counting: Option<Window>,
@@ -158,6 +160,7 @@ impl Sender {
             unacknowledged: 0,
             unsettled: 0,
             gathered: Vec::new(),
+            unanswered: 0,
             gather: Duration::from_millis(setup.gather_ms),
             flush_at: None,
             counting: None,
@@ -334,7 +337,7 @@ impl Sender {
     /// Until everything has come back.
     async fn drain(&mut self, streams: &mut Streams) -> Result<(), Trouble> {
         let last = Instant::now() + DRAIN;
-        while !self.window.is_empty() || !self.gathered.is_empty() {
+        while !self.window.is_empty() || !self.gathered.is_empty() || self.unanswered > 0 {
             tokio::select! {
                 stepped = self.step(streams, u64::MAX) => stepped?,
                 () = sleep_until(last) => {

@@ -15,7 +15,7 @@ pub(super) struct Setup {
     pub(super) role: Role,
     /// Where the network's folders are, one for each name.
     pub(super) folder: PathBuf,
-    /// `host:port` to dial (for [`Role::Bare`]: nobody).
+    /// `host:port` of the gateway.
     pub(super) address: String,
     /// Nanoseconds from 1970 to the begin of the monotonic clock.
     pub(super) epoch_ns: u64,

@@ -55,6 +55,11 @@ impl Sender {
 
     /// Notices, and the answers to their settlements.
     pub(super) async fn noticed(&mut self, frame: ReceiveFrame) -> Result<(), Trouble> {
+        let answered = frame.settled.len() as u64;
+        self.unanswered = self
+            .unanswered
+            .checked_sub(answered)
+            .ok_or_else(|| Trouble::new("an acknowledgement of a notice was answered that was not sent".to_owned()))?;
         if let Some(refusal) = frame.settled.into_iter().find_map(|answer| answer.refused) {
             return Err(Trouble::new(format!("a settlement was refused ({}): {}", refusal.reason, refusal.detail)));
         }
@@ -114,6 +119,7 @@ impl Sender {
     pub(super) async fn flush(&mut self) -> Result<(), Trouble> {
         self.flush_at = None;
         let settlements = std::mem::take(&mut self.gathered);
+        self.unanswered += settlements.len() as u64;
         let credit = u32::try_from(settlements.len()).unwrap_or(0);
         self.request(ReceiveRequest { credit, jws: Vec::new(), settlements }).await
     }
