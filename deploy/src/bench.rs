@@ -13,6 +13,7 @@
 //! A content of more than 64 KiB travels as a part beside a small body: put before its message is submitted, got and digested before
 //! its receipt is written; the limits then are the same part written and synced, and put over a bare stream.
 
+mod asked;
 mod bare;
 mod batches;
 mod child;
@@ -35,17 +36,17 @@ mod wire;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tramite_gateway::limits::PART_UPLOADS_MAX;
 use tramite_proto::parts::sealed_len;
 
 pub(crate) use self::client::run as client;
 use self::{
+    asked::{check, loads, part_of},
     child::Client,
     figures::{Limits, Processes, Restart, Run, Whole},
     gauge::Page,
     live::Live,
     network::{Network, Size},
-    part::{BODY, CONTENT_MAX},
+    part::BODY,
     time::{Epoch, now_ns},
     wire::{Load, Order, Role, Said, Sent, Setup, Window},
 };
@@ -66,10 +67,6 @@ const LIMIT_WARM_NS: u64 = 300_000_000;
 const FILL: Load = Load { in_flight: 512, unsettled: u64::MAX, frame: 64 };
 /// Receipts gather so long, unless it is said otherwise.
 const GATHER_MS: u64 = 2;
-/// The least and the most of a padded body; what is longer travels as a part.
-const BODIES: std::ops::RangeInclusive<u64> = 512..=65_536;
-/// Bytes of parts that wait at the gateway at a time, unless it is said otherwise: the disk need not hold more.
-const PARTS_UNSETTLED: u64 = 512 << 20;
 
 /// Measures.
 pub(crate) async fn run(asked: cli::Bench, output: &Output) -> Result<Exit, Failure> {
@@ -96,37 +93,6 @@ pub(crate) async fn run(asked: cli::Bench, output: &Output) -> Result<Exit, Fail
     let whole = measured?;
     output.answer(&report::value(&asked, &whole), || report::text(*output, &whole));
     Ok(Exit::Ok)
-}
-
-/// What can be measured at all.
-fn check(asked: &cli::Bench) -> Result<(), Failure> {
-    let content = asked.content;
-    if content > CONTENT_MAX {
-        let sentence = format!("--content {content} is more than a part may have");
-        return Err(Failure::usage(sentence, format!("Give at most {}MiB.", CONTENT_MAX >> 20)));
-    }
-    let is_body = BODIES.contains(&content) && content.is_power_of_two();
-    if !is_body && part_of(content).is_none() {
-        let sentence = format!("--content {content} is no length of a padded body");
-        let advice = "Give a power of two from 512 to 64KiB, or more than that up to 20MiB, which travels as a part.";
-        return Err(Failure::usage(sentence, advice));
-    }
-    if asked.gather.is_some() && !asked.in_flight.is_empty() && asked.in_flight.iter().all(|in_flight| *in_flight == 1)
-    {
-        let sentence = "with 1 in flight no receipts gather";
-        return Err(Failure::usage(sentence, "Leave --gather out, or give a larger --in-flight."));
-    }
-    let puts = u32::try_from(PART_UPLOADS_MAX).unwrap_or(u32::MAX);
-    if part_of(content).is_some() && asked.in_flight.iter().any(|in_flight| *in_flight > puts) {
-        let sentence = format!("an institution may put {puts} parts at a time");
-        return Err(Failure::usage(sentence, format!("Give --in-flight 1 to {puts} with a content of that length.")));
-    }
-    Ok(())
-}
-
-/// The length of the part that a content of that length travels in, if it does.
-fn part_of(content: u64) -> Option<u64> {
-    (*BODIES.end() + 1..=CONTENT_MAX).contains(&content).then_some(content)
 }
 
 /// Everything, in its order.
@@ -179,27 +145,6 @@ async fn ended(idle: &mut Option<Client>) -> Failure {
             return failure;
         }
     }
-}
-
-/// The loads asked for.
-fn loads(asked: &cli::Bench) -> Vec<Load> {
-    let part = part_of(asked.content);
-    let many = if part.is_some() { u32::try_from(PART_UPLOADS_MAX).unwrap_or(u32::MAX) } else { 256 };
-    let in_flight = if asked.in_flight.is_empty() { vec![1, many] } else { asked.in_flight.clone() };
-    let load = |in_flight: u32| {
-        let in_flight = u64::from(in_flight);
-        let unsettled = match part {
-            _ if in_flight == 1 => 1,
-            None => (16 * in_flight).max(1_024),
-            Some(part) => (PARTS_UNSETTLED / part).clamp(in_flight, 1_024),
-        };
-        Load {
-            in_flight,
-            unsettled: asked.unsettled.map_or(unsettled, u64::from),
-            frame: if part.is_some() { 1 } else { u64::from(asked.frame).min(in_flight) },
-        }
-    };
-    in_flight.into_iter().map(load).collect()
 }
 
 /// The processes, and how far the accounts have come.

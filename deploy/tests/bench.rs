@@ -1,12 +1,30 @@
 //! What the bench promises: it runs everything for real, its accounts come out even, and a program can read what it measured.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::process::{Command, Output};
+use std::{
+    process::{Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+/// A bench of a second ends within this on the busiest machine, or never.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 fn bench(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tramite")).arg("bench").args(arguments).output().unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tramite"));
+    command.arg("bench").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let pid = Pid::from_child(&child);
+    let (ended, output) = mpsc::channel();
+    thread::spawn(move || ended.send(child.wait_with_output()));
+    output.recv_timeout(PATIENCE).map(Result::unwrap).unwrap_or_else(|_| {
+        kill_process(pid, Signal::KILL).unwrap();
+        unreachable!("{arguments:?} did not end within {PATIENCE:?}")
+    })
 }
 
 fn number(value: &Value, pointer: &str) -> u64 {
@@ -74,6 +92,15 @@ fn single_frames_idle_institutions_and_a_kill_leave_the_accounts_even() {
     for account in ["delivered", "settled", "noticed"] {
         assert_eq!(number(&page, &format!("/runs/0/accounts/{account}")), submitted - 16, "{account}");
     }
+}
+
+#[test]
+fn a_load_of_more_frames_than_wait_for_the_line_comes_to_an_end() {
+    let many = ["--in-flight", "16384", "--frame", "1", "--recipients", "2", "--content", "512"];
+    let output = bench(&[&many[..], &["--duration", "2", "--warm-up", "0", "--json"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let page: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((number(&page, "/runs/0/in_flight"), number(&page, "/runs/0/frame")), (16_384, 1));
 }
 
 #[test]

@@ -140,12 +140,16 @@ pub(super) async fn load(
     let mut answers = answers.map_err(|status| Trouble::status("the bare stream", &status))?.into_inner();
     let epoch = setup.epoch();
     let (mut sent, mut unanswered) = (Sent::default(), std::collections::VecDeque::new());
-    let count = load.frame.min(load.in_flight);
+    let count = load.frame;
     let mut letters = letters.iter().cycle();
     sleep_until(instant(window.begin_ns)).await;
     loop {
         let now = now_ns();
-        while now < window.end_ns && sent.submitted - sent.acknowledged + count <= load.in_flight {
+        // While there is room on the line: waiting for it before any answer is read, both sides would wait for ever.
+        while now < window.end_ns
+            && sent.submitted - sent.acknowledged + count <= load.in_flight
+            && frames.capacity() > 0
+        {
             let (at_ns, frame_id) = (now_ns(), sent.submitted);
             let messages = (frame_id..frame_id + count).zip(&mut letters).map(|(number, letter)| {
                 let json = letter.write(

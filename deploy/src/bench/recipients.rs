@@ -45,8 +45,8 @@ const CREDIT: u32 = 1_024;
 const CREDIT_OF_PARTS: u32 = 8;
 /// Receipts under one signature.
 const GATHERED_MAX: usize = 64;
-/// Requests that wait for the line.
-const AHEAD: usize = 64;
+/// Requests that wait for the line: each gives credit back, so there are never more.
+const AHEAD: usize = CREDIT as usize;
 /// Between the ids of receipts and those of messages: their numbers begin here.
 const RECEIPTS_FROM: u64 = 1 << 48;
 

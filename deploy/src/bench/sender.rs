@@ -177,7 +177,7 @@ impl Sender {
         while now < window.end_ns {
             while now < window.end_ns && self.may_submit(load) {
                 match self.part.clone() {
-                    None => self.submit(load, false).await?,
+                    None => self.submit(load.frame, false).await?,
                     Some(part) => self.put(part)?,
                 }
                 now = now_ns();
@@ -196,10 +196,10 @@ impl Sender {
         self.begin(None);
         let mut left = count;
         while left > 0 {
-            while left > 0 && self.unacknowledged + load.frame <= load.in_flight {
-                let load = Load { frame: load.frame.min(left), ..load };
-                self.submit(load, true).await?;
-                left -= load.frame;
+            while left > 0 && self.may_submit(load) {
+                let frame = load.frame.min(left);
+                self.submit(frame, true).await?;
+                left -= frame;
             }
             self.step(streams, u64::MAX).await?;
             self.tell(now_ns());
@@ -228,15 +228,15 @@ impl Sender {
         }
     }
 
-    /// A frame fits: as large as it may be, or as large as the load is.
+    /// A frame fits into the load, and onto the line: waiting for the line before any answer is read, both sides would wait for ever.
     fn may_submit(&self, load: Load) -> bool {
-        let frame = load.frame.min(load.in_flight).min(load.unsettled);
-        self.unacknowledged + frame <= load.in_flight && self.unsettled + frame <= load.unsettled
+        self.unacknowledged + load.frame <= load.in_flight
+            && self.unsettled + load.frame <= load.unsettled
+            && self.frames.capacity() > 0
     }
 
-    /// Writes, signs and submits one frame.
-    async fn submit(&mut self, load: Load, absent: bool) -> Result<(), Trouble> {
-        let count = load.frame.min(load.in_flight).min(load.unsettled);
+    /// Writes, signs and submits one frame of so many.
+    async fn submit(&mut self, count: u64, absent: bool) -> Result<(), Trouble> {
         // Before anything is written: what the frame costs the sender is part of the time that a message takes.
         let at_ns = now_ns();
         let frame_id = self.next;

@@ -68,7 +68,7 @@ impl Window {
     }
 }
 
-/// How much may be on its way.
+/// How much may be on its way: whole frames of it.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Load {
     /// Submitted and not acknowledged.

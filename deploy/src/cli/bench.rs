@@ -22,7 +22,8 @@ stand; the sender checks and acknowledges the notices that tell it.
 In flight: at most so many messages are submitted and not yet acknowledged, as a
 broker's unconfirmed publishes; and at most --unsettled of them without the
 notice of their receipt. With --in-flight 1 the next message begins when the one
-before has come back with its receipt.
+before has come back with its receipt. Whole frames make up what is in flight:
+of 100 they have 50 messages, and not 64. Every run says its load.
 
 A content of more than 64 KiB (--content 20MiB) travels as a sealed part beside
 a body of 2 KiB. It is sealed once before the clock starts, and the same bytes
@@ -58,7 +59,7 @@ pub(crate) struct Bench {
     /// Messages submitted and not yet receipted [default: 1 with 1 in flight, else 16 times as many, at least 1024].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) unsettled: Option<u32>,
-    /// Messages in one frame, under one signature.
+    /// Messages in one frame, under one signature; fewer, where so many do not divide those in flight.
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) frame: u32,
     /// Seconds that count, of each run.
