@@ -222,6 +222,7 @@ impl Bench {
         live.end();
         let part = part_of(asked.content).map(sealed_len);
         figures::even(&sent, &received, part)?;
+        figures::finished(&sent, &received, asked.duration)?;
         figures::connected(&samples, u64::from(asked.recipients) + 1 + u64::from(asked.idle))?;
         Ok(Run { load, seconds: asked.duration, part, sent, received, samples })
     }

@@ -130,6 +130,15 @@ impl Restart {
     }
 }
 
+/// Whether anything was finished within the window.
+pub(super) fn finished(sent: &Sent, received: &Received, seconds: u64) -> Result<(), Failure> {
+    if sent.window > 0 && received.window > 0 {
+        return Ok(());
+    }
+    let sentence = format!("nothing was finished within the {seconds} s that count");
+    Err(Failure::new(Exit::Failed, sentence, "Give a longer --duration."))
+}
+
 /// Whether everybody who should be is connected, from the begin of the window to its end.
 pub(super) fn connected(samples: &Samples, expected: u64) -> Result<(), Failure> {
     if samples.receive_streams >= expected {
@@ -150,9 +159,10 @@ pub(super) struct Whole {
     pub(super) restart: Option<Restart>,
 }
 
+/// Of nothing it is not a number, which JSON has as null.
 #[expect(clippy::cast_precision_loss, reason = "counts of a run are far below 2^53")]
 pub(super) fn ratio(of: u64, to: u64) -> f64 {
-    if to == 0 { 0.0 } else { of as f64 / to as f64 }
+    if to == 0 { f64::NAN } else { of as f64 / to as f64 }
 }
 
 impl Run {
@@ -249,6 +259,14 @@ mod tests {
         for (before, after) in [(16, 15), (16, 17), (15, 15), (17, 16), (0, 0)] {
             restart(after).even(16, before).unwrap_err();
         }
+    }
+
+    #[test]
+    fn a_window_in_which_nothing_was_finished_fails_the_bench() {
+        let (sent, received) = (Sent { window: 1, ..Sent::default() }, Received { window: 1, ..Received::default() });
+        finished(&sent, &received, 1).unwrap();
+        finished(&Sent::default(), &received, 1).unwrap_err();
+        finished(&sent, &Received::default(), 1).unwrap_err();
     }
 
     #[test]

@@ -73,7 +73,8 @@ impl Histogram {
         self.total
     }
 
-    /// The value below which so many thousandths are, in microseconds; 0 when there are none.
+    /// The value below which so many thousandths are, in microseconds. Of nothing it is not a number, which JSON has as
+    /// null.
     pub(super) fn permille_us(&self, permille: u64) -> f64 {
         let rank = (self.total * permille).div_ceil(1_000).max(1);
         let mut below = 0;
@@ -83,7 +84,7 @@ impl Histogram {
                 return micros(value_of(bucket));
             }
         }
-        0.0
+        f64::NAN
     }
 
     /// For a picture: the counts between these limits in microseconds, below the first one and above the last one too.
@@ -124,8 +125,11 @@ mod tests {
         let text = serde_json::to_string(&histogram).unwrap();
         let back: Histogram = serde_json::from_str(&text).unwrap();
         assert_eq!(back.total(), 1_000);
-        assert!((back.permille_us(500) - 500.0).abs() < 5.0, "{}", back.permille_us(500));
-        assert!((back.permille_us(990) - 990.0).abs() < 10.0, "{}", back.permille_us(990));
+        for (permille, us) in [(500, 500.0), (990, 990.0)] {
+            let found = back.permille_us(permille);
+            assert!((found - us).abs() < us / 100.0, "{found}");
+        }
+        assert!(Histogram::default().permille_us(500).is_nan());
         assert_eq!(back.between(&[100]).iter().sum::<u64>(), 1_000);
     }
 }

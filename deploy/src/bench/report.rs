@@ -102,14 +102,15 @@ fn rows(run: &Run, limits: &Limits) -> Vec<Row> {
     let stream = format!("{rate}, {} µs of CPU a message", figure(limits.stream_each_us()));
     row("limit: bare stream", pair(&limits.stream.acknowledgement), &stream);
     for ratio in ratios(run, limits) {
-        row(&format!("ratio: {}", ratio.name), format!("{:.2}", ratio.value), ratio.note);
+        row(&format!("ratio: {}", ratio.name), figure(ratio.value), ratio.note);
     }
     rows
 }
 
-/// As many digits as a measurement has: three, or all before the point.
+/// As many digits as a measurement has: three, or all before the point; a dash where nothing was measured.
 fn figure(value: f64) -> String {
     match value {
+        _ if !value.is_finite() => "–".to_owned(),
         100.0.. => format!("{value:.0}"),
         10.0..100.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
@@ -149,14 +150,13 @@ struct Ratio {
 }
 
 fn ratios(run: &Run, limits: &Limits) -> [Ratio; 3] {
-    let over = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
     let p50 = |histogram: &Histogram| histogram.permille_us(500);
     let floor = p50(&limits.stream.acknowledgement) + p50(&limits.disk);
     let acknowledgement = Ratio {
         key: "acknowledgement_to_limits",
         name: "acknowledgement",
         note: "acknowledgement p50 to (bare round trip + append and fdatasync)",
-        value: over(p50(&run.sent.acknowledgement), floor),
+        value: p50(&run.sent.acknowledgement) / floor,
     };
     let [to_stream, to_disk] = match run.mib_rate() {
         None => [
@@ -164,13 +164,13 @@ fn ratios(run: &Run, limits: &Limits) -> [Ratio; 3] {
                 key: "rate_to_stream",
                 name: "to the stream",
                 note: "messages a second to those of the bare stream",
-                value: over(run.rate(), limits.stream_rate()),
+                value: run.rate() / limits.stream_rate(),
             },
             Ratio {
                 key: "groups_to_disk",
                 name: "to the disk",
                 note: "groups a second to those that the disk takes",
-                value: over(ratio(run.samples.groups, run.seconds), limits.disk_rate()),
+                value: ratio(run.samples.groups, run.seconds) / limits.disk_rate(),
             },
         ],
         Some(mib) => [
@@ -178,13 +178,13 @@ fn ratios(run: &Run, limits: &Limits) -> [Ratio; 3] {
                 key: "bytes_to_stream",
                 name: "to the stream",
                 note: "bytes a second to those of the bare stream, which carries them once",
-                value: over(mib, limits.stream_mib_rate()),
+                value: mib / limits.stream_mib_rate(),
             },
             Ratio {
                 key: "bytes_to_disk",
                 name: "to the disk",
                 note: "bytes a second to those that the disk takes",
-                value: over(mib, limits.disk_mib_rate()),
+                value: mib / limits.disk_mib_rate(),
             },
         ],
     };
