@@ -20,11 +20,13 @@ mod child;
 mod client;
 mod disk;
 mod figures;
+mod folder;
 mod gauge;
 mod histogram;
 mod idle;
 mod letter;
 mod live;
+mod machine;
 mod network;
 mod part;
 mod recipients;
@@ -33,7 +35,7 @@ mod sender;
 mod time;
 mod wire;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tramite_proto::parts::sealed_len;
@@ -43,6 +45,7 @@ use self::{
     asked::{check, loads, part_of},
     child::Client,
     figures::{Limits, Processes, Restart, Run, Whole},
+    folder::Folder,
     gauge::Page,
     live::Live,
     network::{Network, Size},
@@ -71,32 +74,50 @@ const GATHER_MS: u64 = 2;
 /// Measures.
 pub(crate) async fn run(asked: cli::Bench, output: &Output) -> Result<Exit, Failure> {
     check(&asked)?;
+    machine::allow_connections(u64::from(asked.recipients) + 1 + u64::from(asked.idle))?;
     let stop = CancellationToken::new();
     signals::stop_on_signals(stop.clone())?;
     let live = Live::new(*output);
-    live.say("Making an authority, certificates and a gateway on a fresh store");
-    let size = Size { recipients: asked.recipients, idle: asked.idle, backlog: asked.backlog > 0 };
-    let mut network = Network::start(asked.dir.as_deref(), size).await?;
-    let measured = tokio::select! {
-        measured = measure(&asked, &mut network, &live) => measured,
+    let folder = Folder::make(asked.dir.as_deref())?;
+    // Named after the folder, so that the gateway ends before it goes.
+    let mut network = None;
+    let mut measured = tokio::select! {
+        measured = measure(&asked, folder.path(), &mut network, &live) => measured,
         () = stop.cancelled() => {
             Err(Failure::new(Exit::Failed, "it was interrupted", "Run it again; a smaller --duration ends sooner."))
         }
     };
     live.end();
-    // When the gateway has ended by itself, that is why everything else failed.
-    let measured = if measured.is_err() { network.gateway.check().and(measured) } else { measured };
-    let folder = network.end(asked.keep || (measured.is_err() && !stop.is_cancelled())).await;
-    if let Some(folder) = folder {
-        live.say(&format!("Everything is kept in {}", folder.display()));
+    if let Some(mut network) = network {
+        // When the gateway has ended by itself, that is why everything else failed.
+        measured = if measured.is_err() { network.gateway.check().and(measured) } else { measured };
+        network.end().await;
     }
-    let whole = measured?;
-    output.answer(&report::value(&asked, &whole), || report::text(*output, &whole));
+    let kept = folder.end(asked.keep || (measured.is_err() && !stop.is_cancelled()));
+    let whole = measured.map_err(|failure| with_folder(failure, kept.as_deref()))?;
+    output.answer(&report::value(&asked, &whole, kept.as_deref()), || report::text(*output, &whole, kept.as_deref()));
     Ok(Exit::Ok)
 }
 
+/// A failure that says where everything is kept.
+fn with_folder(failure: Failure, kept: Option<&Path>) -> Failure {
+    let Some(kept) = kept else { return failure };
+    let kept = format!("Everything is kept in {}, the gateway's log as gateway.log.", kept.display());
+    let advice = if failure.advice.is_empty() { kept } else { format!("{}\n  {kept}", failure.advice) };
+    Failure { advice, ..failure }
+}
+
 /// Everything, in its order.
-async fn measure(asked: &cli::Bench, network: &mut Network, live: &Live) -> Result<Whole, Failure> {
+async fn measure(
+    asked: &cli::Bench,
+    folder: &Path,
+    network: &mut Option<Network>,
+    live: &Live,
+) -> Result<Whole, Failure> {
+    live.say("Making an authority, certificates and a gateway on a fresh store");
+    let size = Size { recipients: asked.recipients, idle: asked.idle, backlog: asked.backlog > 0 };
+    let network = network.insert(Network::start(folder, size).await?);
+    network.open().await?;
     live.say("Sealing bodies and connecting everybody");
     let setup = setup(asked, network);
     let mut idle = None;

@@ -2,7 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
-    process::{Command, Output, Stdio},
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    path::Path,
+    process::{Child, ChildStderr, Command, Output, Stdio},
     sync::mpsc,
     thread,
     time::Duration,
@@ -92,6 +95,72 @@ fn single_frames_idle_institutions_and_a_kill_leave_the_accounts_even() {
     for account in ["delivered", "settled", "noticed"] {
         assert_eq!(number(&page, &format!("/runs/0/accounts/{account}")), submitted - 16, "{account}");
     }
+}
+
+#[test]
+fn a_folder_that_was_given_must_be_empty_and_what_is_kept_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("new");
+    let short = ["--in-flight", "4", "--recipients", "1", "--duration", "1", "--warm-up", "0", "--json", "--dir"];
+    let arguments = [&short[..], &[dir.to_str().unwrap()]].concat();
+    let output = bench(&arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let page: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(page["folder"].as_str(), dir.to_str());
+    assert!(dir.join("gateway.log").is_file());
+    let output = bench(&arguments);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(64) && said.contains("is not empty"), "{said}");
+}
+
+/// Starts a bench and waits until it says so; then it goes on by itself.
+fn bench_until(line: &str, arguments: &[&str]) -> (Child, BufReader<ChildStderr>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tramite"));
+    let mut child = command.arg("bench").args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut next = String::new();
+    while !next.starts_with(line) {
+        next.clear();
+        assert!(said.read_line(&mut next).unwrap() > 0, "it never said: {line}");
+    }
+    (child, said)
+}
+
+#[test]
+fn an_interrupt_while_everything_is_made_ends_the_bench_before_anything_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    let (mut child, mut said) = bench_until("Making", &["--idle", "300", "--dir", dir]);
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let mut last = String::new();
+    said.read_to_string(&mut last).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(last.contains("interrupted") && last.contains(dir), "{last}");
+    assert!(!folder.path().join("gateway.log").exists(), "it went on");
+}
+
+#[test]
+fn a_gateway_that_ends_by_itself_is_why_and_its_log_is_kept() {
+    let (mut child, mut said) = bench_until("Sealing", &["--recipients", "1", "--in-flight", "1"]);
+    kill_process(gateway_of(child.id()), Signal::KILL).unwrap();
+    let mut last = String::new();
+    said.read_to_string(&mut last).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(last.contains("gateway ended by itself"), "{last}");
+    let (_, kept) = last.split_once("kept in ").unwrap();
+    let (kept, _) = kept.split_once(',').unwrap();
+    assert!(Path::new(kept).join("gateway.log").is_file(), "{last}");
+    fs::remove_dir_all(kept).unwrap();
+}
+
+/// The process of the gateway that this bench started.
+fn gateway_of(bench: u32) -> Pid {
+    let read = |pid: i32, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let mut gateways = pids.filter(|pid| {
+        read(*pid, "status").contains(&format!("PPid:\t{bench}\n")) && read(*pid, "cmdline").contains("\0gateway\0")
+    });
+    Pid::from_raw(gateways.next().unwrap()).unwrap()
 }
 
 #[test]

@@ -81,7 +81,7 @@ impl Client {
         };
         match serde_json::from_str(&line).map_err(|error| wrong(&error))? {
             Said::Failed { sentence } => {
-                let advice = "The accounts do not come out even: nothing that was measured counts. The gateway's log may say more (--keep).";
+                let advice = "The accounts do not come out even: nothing that was measured counts.";
                 Err(Failure::new(Exit::Failed, format!("{}: {sentence}", self.name), advice))
             }
             said => Ok(said),

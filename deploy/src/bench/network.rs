@@ -11,8 +11,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
 use tramite_certs::{
     authority::{Authority, BundleOptions, issue_bundle},
     identity::Role,
@@ -27,7 +29,7 @@ use tramite_proto::{
 use super::client;
 use crate::{
     demo::{process::Process, site::free_ports},
-    failure::{Exit, Failure},
+    failure::Failure,
 };
 
 /// The bench's network.
@@ -47,17 +49,10 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The gateway has so long to end in order.
 const END: Duration = Duration::from_secs(30);
 
-/// The folder: given, or temporary and then removed.
-#[derive(Debug)]
-enum Folder {
-    Given(PathBuf),
-    Ours(TempDir),
-}
-
 /// The network.
 #[derive(Debug)]
 pub(super) struct Network {
-    folder: Folder,
+    folder: PathBuf,
     pub(super) address: SocketAddr,
     pub(super) metrics: SocketAddr,
     pub(super) recipients: Vec<String>,
@@ -76,9 +71,7 @@ pub(super) struct Size {
 
 impl Network {
     /// Makes everything, and starts the gateway.
-    pub(super) async fn start(given: Option<&Path>, size: Size) -> Result<Self, Failure> {
-        let folder = Folder::make(given)?;
-        let path = folder.path();
+    pub(super) async fn start(path: &Path, size: Size) -> Result<Self, Failure> {
         let [address, metrics] = free_ports()?;
         let names = |kind: &str, count: u32| (1..=count).map(|n| format!("{kind}-{n}")).collect::<Vec<_>>();
         let recipients = names("recipient", size.recipients);
@@ -92,23 +85,29 @@ impl Network {
         bundle(&mut authority, path, Role::Gateway, GATEWAY)?;
         for name in everybody() {
             bundle(&mut authority, path, Role::Institution, name)?;
+            // A thousand take a while: whoever waits may want to stop.
+            yield_now().await;
         }
         let config = path.join(GATEWAY).join("gateway.toml");
         fs::write(&config, gateway_toml(address, metrics, everybody()))
             .map_err(|error| failed("the configuration", &error))?;
         let gateway = Process::start(GATEWAY, "gateway", &config, path.join("gateway.log"))?;
-        let mut network = Self { folder, address, metrics, recipients, absent, idle, gateway };
-        network.ready().await?;
+        Ok(Self { folder: path.to_owned(), address, metrics, recipients, absent, idle, gateway })
+    }
+
+    /// Waits until the gateway serves, and publishes the keys of everybody who sends or is sent to.
+    pub(super) async fn open(&mut self) -> Result<(), Failure> {
+        self.ready().await?;
         for name in
-            [SENDER].into_iter().chain([&network.recipients, &network.absent].into_iter().flatten().map(String::as_str))
+            [SENDER].into_iter().chain([&self.recipients, &self.absent].into_iter().flatten().map(String::as_str))
         {
-            network.publish(name).await?;
+            self.publish(name).await?;
         }
-        Ok(network)
+        Ok(())
     }
 
     pub(super) fn path(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     /// Waits until the gateway answers the sender.
@@ -158,41 +157,9 @@ impl Network {
         Ok(begun.elapsed())
     }
 
-    /// Ends the gateway; keeps the folder when it was given or shall be kept, and says where it is.
-    pub(super) async fn end(mut self, keep: bool) -> Option<PathBuf> {
+    /// Ends the gateway in order.
+    pub(super) async fn end(mut self) {
         self.gateway.end(END).await;
-        match self.folder {
-            Folder::Given(path) => Some(path),
-            Folder::Ours(folder) if keep => Some(folder.keep()),
-            Folder::Ours(_) => None,
-        }
-    }
-}
-
-impl Folder {
-    fn make(given: Option<&Path>) -> Result<Self, Failure> {
-        let cannot = |error: &std::io::Error| {
-            let advice = "Give a folder that you may write to with --dir.";
-            Failure::new(Exit::CannotCreate, "the folder of the bench cannot be made", advice).because(error)
-        };
-        let Some(path) = given else {
-            let made = tempfile::Builder::new().prefix("tramite-bench-").tempdir();
-            return made.map(Self::Ours).map_err(|error| cannot(&error));
-        };
-        let path = std::path::absolute(path).map_err(|error| cannot(&error))?;
-        if fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some()) {
-            let advice = "Give a folder that is empty or does not exist: a bench makes everything new.";
-            return Err(Failure::usage(format!("{} is not empty", path.display()), advice));
-        }
-        fs::create_dir_all(&path).map_err(|error| cannot(&error))?;
-        Ok(Self::Given(path))
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Given(path) => path,
-            Self::Ours(folder) => folder.path(),
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The last page: tables and a picture for people, everything in JSON for programs.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ const BAR: u64 = 40;
 type Row = (String, String, String);
 
 /// For people.
-pub(super) fn text(output: Output, whole: &Whole) -> String {
+pub(super) fn text(output: Output, whole: &Whole, kept: Option<&Path>) -> String {
     let (mut all, mut pictures) = (Vec::new(), String::new());
     for (run, limits) in &whole.runs {
         all.extend(rows(run, limits));
@@ -39,6 +39,9 @@ pub(super) fn text(output: Output, whole: &Whole) -> String {
             "\nKilled with SIGKILL, the gateway served again after {:.2} s; {} messages wait at it, as before.",
             restart.seconds, restart.waiting
         );
+    }
+    if let Some(kept) = kept {
+        let _ = write!(text, "\nEverything is kept in {}", kept.display());
     }
     text
 }
@@ -207,10 +210,11 @@ fn picture(text: &mut String, in_flight: u64, histogram: &Histogram) {
 }
 
 /// For programs.
-pub(super) fn value(asked: &cli::Bench, whole: &Whole) -> Value {
+pub(super) fn value(asked: &cli::Bench, whole: &Whole, kept: Option<&Path>) -> Value {
     let runs: Vec<Value> = whole.runs.iter().map(|(run, limits)| run_value(run, limits)).collect();
     json!({
         "content_bytes": whole.content, "recipients": asked.recipients, "idle": whole.idle, "backlog": asked.backlog,
+        "folder": kept,
         "backlog_filled_s": whole.backlog, "runs": runs,
         "restart_s": whole.restart.map(|restart| restart.seconds),
         "waiting_at_restart": whole.restart.map(|restart| restart.waiting),
