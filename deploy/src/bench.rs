@@ -27,6 +27,7 @@ mod idle;
 mod letter;
 mod live;
 mod machine;
+mod memory;
 mod network;
 mod part;
 mod recipients;
@@ -138,6 +139,7 @@ async fn measure(
         restart.even(asked.backlog, waiting)?;
         whole.restart = Some(restart);
     }
+    whole.memory_peak_kib = network.memory.peak_kib(..);
     Ok(whole)
 }
 
@@ -218,7 +220,7 @@ impl Bench {
             recipients: self.recipients.id(),
             idle: self.idle,
         };
-        let sampled = figures::sample(pids, network.metrics, window);
+        let sampled = figures::sample(pids, network, window);
         tokio::pin!(sampled);
         let (mut samples, mut sent) = (None, None);
         while samples.is_none() || sent.is_none() {
@@ -266,10 +268,11 @@ impl Bench {
         let begin_ns = now_ns() + AHEAD_NS;
         let window = Window { begin_ns, count_ns: begin_ns + LIMIT_WARM_NS, end_ns: begin_ns + LIMIT_WARM_NS + for_ns };
         self.sender.tell(&Order::Stream { address: self.bare_address.clone(), window, load }).await?;
-        let cpu = gauge::cpu_us(self.bare.id()) + gauge::cpu_us(self.sender.id());
+        let cpu_us =
+            |bench: &Self| Ok::<_, Failure>(gauge::cpu_us(bench.bare.id())? + gauge::cpu_us(bench.sender.id())?);
+        let before_us = cpu_us(self)?;
         let stream = self.accounts().await?;
-        let cpu_us = gauge::cpu_us(self.bare.id()) + gauge::cpu_us(self.sender.id()) - cpu;
-        Ok(Limits { group_bytes, disk, stream, stream_cpu_us: cpu_us, for_ns })
+        Ok(Limits { group_bytes, disk, stream, stream_cpu_us: cpu_us(self)? - before_us, for_ns })
     }
 
     /// Messages that wait for the absent.

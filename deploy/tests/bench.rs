@@ -89,6 +89,11 @@ fn single_frames_idle_institutions_and_a_kill_leave_the_accounts_even() {
     assert_eq!((number(&page, "/idle"), number(&page, "/waiting_at_restart")), (3, 16));
     assert_eq!(number(&page, "/runs/0/receive_streams"), 6, "the sender, two recipients, three idle");
     is_positive(&page, "/restart_s");
+    is_positive(&page, "/gateway_rss_anon_peak_kib");
+    let peak = number(&page, "/gateway_rss_anon_peak_kib");
+    assert!(
+        ["begin", "peak", "end"].iter().all(|at| number(&page, &format!("/runs/0/gateway_rss_anon_{at}_kib")) <= peak)
+    );
     assert_eq!(number(&page, "/runs/0/frame"), 1);
     let submitted = number(&page, "/runs/0/accounts/submitted");
     assert!(submitted > 16, "nothing was sent: {page:#}");

@@ -1,19 +1,15 @@
 //! What was measured, what follows from it, and whether the accounts come out even.
 
-use std::{net::SocketAddr, time::Duration};
-
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep_until;
 
 use super::{
     gauge::{self, Page},
     histogram::Histogram,
-    time::{instant, now_ns},
+    network::Network,
+    time::instant,
     wire::{Load, Received, Sent, Window},
 };
 use crate::failure::{Exit, Failure};
-
-/// How often the gateway's memory is looked at.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// A fact in the journal, its statements and signatures with it; measured: 960 bytes in frames of 64.
 const FACT_BYTES: u64 = 1_024;
@@ -39,18 +35,29 @@ pub(super) struct Cpu {
 }
 
 impl Processes {
-    fn cpu(self) -> Cpu {
-        let [gateway, sender, recipients, idle] =
-            [self.gateway, self.sender, self.recipients, self.idle].map(gauge::cpu_us);
-        Cpu { gateway, sender, recipients, idle }
+    fn cpu(self) -> Result<Cpu, Failure> {
+        Ok(Cpu {
+            gateway: gauge::cpu_us(self.gateway)?,
+            sender: gauge::cpu_us(self.sender)?,
+            recipients: gauge::cpu_us(self.recipients)?,
+            idle: self.idle.map_or(Ok(0), |idle| gauge::cpu_us(Some(idle)))?,
+        })
     }
+}
+
+/// KiB of the gateway's own memory where a window begins, at most, and where it ends; absent what could not be read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct MemoryKib {
+    pub(super) begin: Option<u64>,
+    pub(super) peak: Option<u64>,
+    pub(super) end: Option<u64>,
 }
 
 /// What the system and the gateway say of a window.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Samples {
     pub(super) cpu: Cpu,
-    pub(super) memory_peak_kib: u64,
+    pub(super) memory: MemoryKib,
     /// Groups of the journal, each with one `fdatasync`.
     pub(super) groups: u64,
     /// Facts in them.
@@ -59,16 +66,14 @@ pub(super) struct Samples {
     pub(super) receive_streams: u64,
 }
 
-/// Looks at the begin, at the end and in between.
-pub(super) async fn sample(pids: Processes, page: SocketAddr, window: Window) -> Result<Samples, Failure> {
-    sleep_until(instant(window.count_ns)).await;
-    let (before, first) = (Page::read(page).await?, pids.cpu());
-    let mut memory_peak_kib = 0;
-    while now_ns() + 1_000_000 < window.end_ns {
-        memory_peak_kib = memory_peak_kib.max(gauge::anonymous_kib(pids.gateway));
-        sleep(LOOK.min(Duration::from_nanos(window.end_ns.saturating_sub(now_ns())))).await;
-    }
-    let (last, after) = (pids.cpu(), Page::read(page).await?);
+/// Looks where the window begins and where it ends.
+pub(super) async fn sample(pids: Processes, network: &Network, window: Window) -> Result<Samples, Failure> {
+    let looked = async |at_ns| {
+        sleep_until(instant(at_ns)).await;
+        Ok::<_, Failure>((Page::read(network.metrics).await?, pids.cpu()?))
+    };
+    let (before, first) = looked(window.count_ns).await?;
+    let (after, last) = looked(window.end_ns).await?;
     Ok(Samples {
         cpu: Cpu {
             gateway: last.gateway - first.gateway,
@@ -76,7 +81,11 @@ pub(super) async fn sample(pids: Processes, page: SocketAddr, window: Window) ->
             recipients: last.recipients - first.recipients,
             idle: last.idle - first.idle,
         },
-        memory_peak_kib,
+        memory: MemoryKib {
+            begin: network.memory.at_kib(window.count_ns),
+            peak: network.memory.peak_kib(window.count_ns..window.end_ns),
+            end: network.memory.at_kib(window.end_ns),
+        },
         groups: after.groups()? - before.groups()?,
         facts: after.facts()? - before.facts()?,
         receive_streams: after.receive_streams()?.min(before.receive_streams()?),
@@ -156,6 +165,8 @@ pub(super) struct Whole {
     pub(super) content: u64,
     /// Seconds that filling took.
     pub(super) backlog: Option<f64>,
+    /// The most of the gateway's own memory from its start to its end.
+    pub(super) memory_peak_kib: Option<u64>,
     pub(super) restart: Option<Restart>,
 }
 

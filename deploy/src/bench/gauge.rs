@@ -10,19 +10,26 @@ use tokio::{
 use crate::failure::Failure;
 
 /// Microseconds of CPU that a process has used, in its own code and in the kernel's for it.
-pub(super) fn cpu_us(pid: Option<u32>) -> u64 {
-    let stat = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok()).unwrap_or_default();
-    // Behind the name, which may hold anything, in brackets: state is the third field, utime the 14th, stime the 15th.
-    let fields = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
-    let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-    ticks * (1_000_000 / rustix::param::clock_ticks_per_second().max(1))
+pub(super) fn cpu_us(pid: Option<u32>) -> Result<u64, Failure> {
+    let stat = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+    let ticks = stat.as_deref().and_then(ticks);
+    let ticks =
+        ticks.ok_or_else(|| Failure::internal("/proc does not say what CPU a process of the bench has used"))?;
+    Ok(ticks * (1_000_000 / rustix::param::clock_ticks_per_second().max(1)))
 }
 
-/// KiB of memory of its own (RssAnon) that a process has now.
-pub(super) fn anonymous_kib(pid: Option<u32>) -> u64 {
-    let status = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok()).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap_or_default();
-    line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
+/// Behind the name, which may hold anything, in brackets: state is the third field, utime the 14th, stime the 15th.
+fn ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut next = || fields.next()?.parse::<u64>().ok();
+    Some(next()? + next()?)
+}
+
+/// KiB of memory of its own (RssAnon) that a process has now, if it can be read.
+pub(super) fn anonymous_kib(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// The gateway's metrics page, read once.
@@ -77,6 +84,16 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_read_of_a_process_is_no_zero() {
+        assert!(anonymous_kib(std::process::id()).is_some_and(|kib| kib > 0));
+        assert_eq!(anonymous_kib(0), None);
+        cpu_us(Some(std::process::id())).unwrap();
+        cpu_us(None).unwrap_err();
+        assert_eq!(ticks("7 (a) b) S 1 2 3 4 5 6 7 8 9 10 30 12 0"), Some(42));
+        assert_eq!(ticks("7 (a"), None);
+    }
 
     #[test]
     fn a_gauge_is_summed_over_its_labels_and_one_that_is_missing_is_no_zero() {

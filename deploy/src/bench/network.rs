@@ -26,7 +26,7 @@ use tramite_proto::{
     statement::KeyRecord,
 };
 
-use super::client;
+use super::{client, memory::Memory};
 use crate::{
     demo::{process::Process, site::free_ports},
     failure::Failure,
@@ -59,6 +59,7 @@ pub(super) struct Network {
     pub(super) absent: Vec<String>,
     pub(super) idle: Vec<String>,
     pub(super) gateway: Process,
+    pub(super) memory: Memory,
 }
 
 /// How many there are of each kind.
@@ -92,7 +93,8 @@ impl Network {
         fs::write(&config, gateway_toml(address, metrics, everybody()))
             .map_err(|error| failed("the configuration", &error))?;
         let gateway = Process::start(GATEWAY, "gateway", &config, path.join("gateway.log"))?;
-        Ok(Self { folder: path.to_owned(), address, metrics, recipients, absent, idle, gateway })
+        let memory = Memory::of(gateway.id());
+        Ok(Self { folder: path.to_owned(), address, metrics, recipients, absent, idle, gateway, memory })
     }
 
     /// Waits until the gateway serves, and publishes the keys of everybody who sends or is sent to.
@@ -153,6 +155,7 @@ impl Network {
         let begun = Instant::now();
         self.gateway.kill().await?;
         self.gateway.restart()?;
+        self.memory.goes_on_in(self.gateway.id());
         self.ready().await?;
         Ok(begun.elapsed())
     }

@@ -33,6 +33,8 @@ pub(super) fn text(output: Output, whole: &Whole, kept: Option<&Path>) -> String
     if let Some(seconds) = whole.backlog {
         let _ = write!(text, "\nThe backlog was filled in {seconds:.1} s.");
     }
+    let peak = mib(whole.memory_peak_kib);
+    let _ = write!(text, "\nThe gateway had at most {peak} of its own (RssAnon) from its start to its end.");
     if let Some(restart) = &whole.restart {
         let _ = write!(
             text,
@@ -93,7 +95,9 @@ fn rows(run: &Run, limits: &Limits) -> Vec<Row> {
         figure(run.each_us(cpu.recipients))
     );
     row("CPU a message", format!("{} µs", figure(run.each_us(all))), &parts);
-    row("gateway's memory", format!("{} MiB", run.samples.memory_peak_kib / 1_024), "RssAnon, peak");
+    let memory = run.samples.memory;
+    let note = format!("RssAnon, peak; {} at the begin, {} at the end", mib(memory.begin), mib(memory.end));
+    row("gateway's memory", mib(memory.peak), &note);
     row("receiving", run.samples.receive_streams.to_string(), "institutions connected, from begin to end");
     row("groups synced", run.samples.groups.to_string(), &groups(run, limits));
     let disk = format!("{} a second, {} MiB/s", figure(limits.disk_rate()), figure(limits.disk_mib_rate()));
@@ -118,6 +122,10 @@ fn figure(value: f64) -> String {
         10.0..100.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
     }
+}
+
+fn mib(kib: Option<u64>) -> String {
+    kib.map_or_else(|| "–".to_owned(), |kib| format!("{} MiB", kib / 1_024))
 }
 
 fn latencies(run: &Run) -> [(&'static str, &Histogram); 4] {
@@ -214,7 +222,7 @@ pub(super) fn value(asked: &cli::Bench, whole: &Whole, kept: Option<&Path>) -> V
     let runs: Vec<Value> = whole.runs.iter().map(|(run, limits)| run_value(run, limits)).collect();
     json!({
         "content_bytes": whole.content, "recipients": asked.recipients, "idle": whole.idle, "backlog": asked.backlog,
-        "folder": kept,
+        "folder": kept, "gateway_rss_anon_peak_kib": whole.memory_peak_kib,
         "backlog_filled_s": whole.backlog, "runs": runs,
         "restart_s": whole.restart.map(|restart| restart.seconds),
         "waiting_at_restart": whole.restart.map(|restart| restart.waiting),
@@ -241,7 +249,9 @@ fn run_value(run: &Run, limits: &Limits) -> Value {
             "gateway": run.each_us(cpu.gateway), "sender": run.each_us(cpu.sender),
             "recipients": run.each_us(cpu.recipients), "idle": run.each_us(cpu.idle),
         },
-        "gateway_rss_anon_peak_kib": run.samples.memory_peak_kib,
+        "gateway_rss_anon_begin_kib": run.samples.memory.begin,
+        "gateway_rss_anon_peak_kib": run.samples.memory.peak,
+        "gateway_rss_anon_end_kib": run.samples.memory.end,
         // Named as it was first: groups of the journal, each synced once.
         "fdatasync_calls": run.samples.groups, "bytes_per_group": limits.group_bytes, "facts": run.samples.facts,
         "messages_per_group": run.messages_a_group(),
