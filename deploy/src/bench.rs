@@ -49,6 +49,7 @@ use self::{
     folder::Folder,
     gauge::Page,
     live::Live,
+    machine::Ground,
     network::{Network, Size},
     part::BODY,
     time::{Epoch, now_ns},
@@ -115,21 +116,28 @@ async fn measure(
     network: &mut Option<Network>,
     live: &Live,
 ) -> Result<Whole, Failure> {
+    let ground = Ground::of(folder)?;
+    ground.warnings().for_each(|warning| live.say(warning));
     live.say("Making an authority, certificates and a gateway on a fresh store");
     let size = Size { recipients: asked.recipients, idle: asked.idle, backlog: asked.backlog > 0 };
     let network = network.insert(Network::start(folder, size).await?);
     network.open().await?;
     live.say("Sealing bodies and connecting everybody");
     let setup = setup(asked, network);
+    let mut bench = Bench::start(&setup).await?;
+    let loads = bench.before(asked, network, live).await?;
     let mut idle = None;
     if asked.idle > 0 {
-        idle = Some(Client::connected("the process of the idle", Role::Idle, &setup).await?.0);
+        live.say(&format!("Connecting {} that stay idle", asked.idle));
+        let (process, _) = Client::connected("the process of the idle", Role::Idle, &setup).await?;
+        bench.idle = process.id();
+        idle = Some(process);
     }
-    let mut bench = Bench::start(&setup, idle.as_ref().and_then(Client::id)).await?;
     let mut whole = tokio::select! {
-        whole = bench.all(asked, network, live) => whole?,
+        whole = bench.all(asked, network, &loads, live) => whole?,
         failure = ended(&mut idle) => return Err(failure),
     };
+    whole.ground = ground;
     let waiting = Page::read(network.metrics).await?.waiting()?;
     drop((bench, idle));
     if asked.kill {
@@ -184,23 +192,48 @@ struct Bench {
 
 impl Bench {
     /// Starts everybody who counts.
-    async fn start(setup: &Setup, idle: Option<u32>) -> Result<Self, Failure> {
+    async fn start(setup: &Setup) -> Result<Self, Failure> {
         let (bare, bare_address) = Client::connected("the bare stream", Role::Bare, setup).await?;
         let (sender, _) = Client::connected("the sender", Role::Sender, setup).await?;
         let (recipients, _) = Client::connected("the recipients", Role::Recipients, setup).await?;
-        Ok(Self { sender, recipients, bare, bare_address, idle, settled: 0 })
+        Ok(Self { sender, recipients, bare, bare_address, idle: None, settled: 0 })
+    }
+
+    /// The loads; where something shall wait or somebody be idle, each with its rate before that.
+    async fn before(
+        &mut self,
+        asked: &cli::Bench,
+        network: &Network,
+        live: &Live,
+    ) -> Result<Vec<(Load, Option<f64>)>, Failure> {
+        let mut with_rates = Vec::new();
+        for load in loads(asked) {
+            let mut rate = None;
+            if asked.backlog > 0 || asked.idle > 0 {
+                live.say("Before anything waits and anybody is idle:");
+                rate = Some(self.run(asked, network, load, live).await?.rate());
+            }
+            with_rates.push((load, rate));
+        }
+        Ok(with_rates)
     }
 
     /// The backlog, then every load.
-    async fn all(&mut self, asked: &cli::Bench, network: &Network, live: &Live) -> Result<Whole, Failure> {
+    async fn all(
+        &mut self,
+        asked: &cli::Bench,
+        network: &Network,
+        loads: &[(Load, Option<f64>)],
+        live: &Live,
+    ) -> Result<Whole, Failure> {
         let mut whole = Whole { idle: asked.idle, content: asked.content, ..Whole::default() };
         if asked.backlog > 0 {
             whole.backlog = Some(self.fill(asked.backlog, live).await?);
         }
-        for load in loads(asked) {
-            let run = self.run(asked, network, load, live).await?;
+        for (load, rate_before) in loads {
+            let run = self.run(asked, network, *load, live).await?;
             let limits = self.limits(asked, network, &run, live).await?;
-            whole.runs.push((run, limits));
+            whole.runs.push((Run { rate_before: *rate_before, ..run }, limits));
         }
         Ok(whole)
     }
@@ -246,8 +279,9 @@ impl Bench {
         let part = part_of(asked.content).map(sealed_len);
         figures::even(&sent, &received, part)?;
         figures::finished(&sent, &received, asked.duration)?;
-        figures::connected(&samples, u64::from(asked.recipients) + 1 + u64::from(asked.idle))?;
-        Ok(Run { load, seconds: asked.duration, part, sent, received, samples })
+        let idle = if self.idle.is_some() { asked.idle } else { 0 };
+        figures::connected(&samples, u64::from(asked.recipients + 1 + idle))?;
+        Ok(Run { load, seconds: asked.duration, part, sent, received, samples, rate_before: None })
     }
 
     /// The machine's limits, with the same bytes and the same load.

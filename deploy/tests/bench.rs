@@ -88,6 +88,9 @@ fn single_frames_idle_institutions_and_a_kill_leave_the_accounts_even() {
     let page: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((number(&page, "/idle"), number(&page, "/waiting_at_restart")), (3, 16));
     assert_eq!(number(&page, "/runs/0/receive_streams"), 6, "the sender, two recipients, three idle");
+    assert!(!page["measured_on"]["file_system"].as_str().unwrap().is_empty());
+    assert_eq!(page["measured_on"]["build"].as_str(), Some(if cfg!(debug_assertions) { "debug" } else { "release" }));
+    is_positive(&page, "/runs/0/ratios/rate_to_before");
     is_positive(&page, "/restart_s");
     is_positive(&page, "/gateway_rss_anon_peak_kib");
     let peak = number(&page, "/gateway_rss_anon_peak_kib");

@@ -5,6 +5,7 @@ use tokio::time::sleep_until;
 use super::{
     gauge::{self, Page},
     histogram::Histogram,
+    machine::Ground,
     network::Network,
     time::instant,
     wire::{Load, Received, Sent, Window},
@@ -102,6 +103,8 @@ pub(super) struct Run {
     pub(super) sent: Sent,
     pub(super) received: Received,
     pub(super) samples: Samples,
+    /// What was reached before anything waited and anybody was idle, where that was measured.
+    pub(super) rate_before: Option<f64>,
 }
 
 /// The machine's limits beside a run.
@@ -160,6 +163,7 @@ pub(super) fn connected(samples: &Samples, expected: u64) -> Result<(), Failure>
 /// Everything.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Whole {
+    pub(super) ground: Ground,
     pub(super) runs: Vec<(Run, Limits)>,
     pub(super) idle: u32,
     pub(super) content: u64,

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{
     figures::{Limits, Run, Whole, ratio},
     histogram::Histogram,
+    machine::Ground,
 };
 use crate::{
     cli,
@@ -28,7 +29,16 @@ pub(super) fn text(output: Output, whole: &Whole, kept: Option<&Path>) -> String
         all.extend(rows(run, limits));
         picture(&mut pictures, run.load.in_flight, &run.received.handover);
     }
-    let mut text = page(output, &all);
+    let mut text = format!(
+        "tramite {}, a {} build, on {}\n",
+        env!("CARGO_PKG_VERSION"),
+        build(&whole.ground),
+        whole.ground.file_system
+    );
+    for warning in whole.ground.warnings() {
+        let _ = writeln!(text, "{}", output.word(&output.folded(warning), Tone::Warn));
+    }
+    text.push_str(&page(output, &all));
     text.push_str(&pictures);
     if let Some(seconds) = whole.backlog {
         let _ = write!(text, "\nThe backlog was filled in {seconds:.1} s.");
@@ -46,6 +56,10 @@ pub(super) fn text(output: Output, whole: &Whole, kept: Option<&Path>) -> String
         let _ = write!(text, "\nEverything is kept in {}", kept.display());
     }
     text
+}
+
+fn build(ground: &Ground) -> &'static str {
+    if ground.debug { "debug" } else { "release" }
 }
 
 /// Each note behind its figure; under it, where the terminal is too narrow for both.
@@ -160,7 +174,7 @@ struct Ratio {
     value: f64,
 }
 
-fn ratios(run: &Run, limits: &Limits) -> [Ratio; 3] {
+fn ratios(run: &Run, limits: &Limits) -> Vec<Ratio> {
     let p50 = |histogram: &Histogram| histogram.permille_us(500);
     let floor = p50(&limits.stream.acknowledgement) + p50(&limits.disk);
     let acknowledgement = Ratio {
@@ -199,7 +213,13 @@ fn ratios(run: &Run, limits: &Limits) -> [Ratio; 3] {
             },
         ],
     };
-    [acknowledgement, to_stream, to_disk]
+    let to_before = run.rate_before.map(|before| Ratio {
+        key: "rate_to_before",
+        name: "to the rate before",
+        note: "messages a second to those before anything waited and anybody was idle",
+        value: run.rate() / before,
+    });
+    [acknowledgement, to_stream, to_disk].into_iter().chain(to_before).collect()
 }
 
 /// A bar for each doubling.
@@ -222,6 +242,9 @@ pub(super) fn value(asked: &cli::Bench, whole: &Whole, kept: Option<&Path>) -> V
     let runs: Vec<Value> = whole.runs.iter().map(|(run, limits)| run_value(run, limits)).collect();
     json!({
         "content_bytes": whole.content, "recipients": asked.recipients, "idle": whole.idle, "backlog": asked.backlog,
+        "measured_on": {
+            "file_system": whole.ground.file_system, "build": build(&whole.ground), "version": env!("CARGO_PKG_VERSION"),
+        },
         "folder": kept, "gateway_rss_anon_peak_kib": whole.memory_peak_kib,
         "backlog_filled_s": whole.backlog, "runs": runs,
         "restart_s": whole.restart.map(|restart| restart.seconds),

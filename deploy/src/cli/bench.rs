@@ -35,6 +35,10 @@ the same part written and synced, and put over a bare stream, which carries it
 once where the gateway carries it in and out: half of the bare stream's bytes a
 second is to be reached. --backlog has no parts.
 
+With --backlog or --idle every load is also run before anything waits and
+anybody is idle, which takes the time of a run more each; the ratio to that rate
+says what they cost (rate_to_before).
+
 At the end the accounts are checked: every message was acknowledged, delivered
 once, settled and noticed. The exit code is 1 when they do not come out even.
 
