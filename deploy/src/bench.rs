@@ -135,7 +135,7 @@ async fn measure(
     }
     let mut whole = tokio::select! {
         whole = bench.all(asked, network, &loads, live) => whole?,
-        failure = ended(&mut idle) => return Err(failure),
+        failure = ended(idle.as_mut()) => return Err(failure),
     };
     whole.ground = ground;
     let waiting = Page::read(network.metrics).await?.waiting()?;
@@ -169,16 +169,27 @@ fn setup(asked: &cli::Bench, network: &Network) -> Setup {
 }
 
 /// When a process that has nothing to say fails: why. Never, when there is none.
-async fn ended(idle: &mut Option<Client>) -> Failure {
-    let Some(idle) = idle else { return std::future::pending().await };
+async fn ended(process: Option<&mut Client>) -> Failure {
+    let Some(process) = process else { return std::future::pending().await };
     loop {
-        if let Err(failure) = idle.hear().await {
+        if let Err(failure) = process.hear().await {
             return failure;
         }
     }
 }
 
-/// The processes, and how far the accounts have come.
+/// The sender's accounts, when it has come to an end; until then its progress is shown.
+async fn accounts(sender: &mut Client, live: &Live) -> Result<Sent, Failure> {
+    loop {
+        match sender.hear().await? {
+            Said::Progress { count } => live.progress(count),
+            Said::Sent(accounts) => return Ok(*accounts),
+            _ => {}
+        }
+    }
+}
+
+/// The processes that count.
 struct Bench {
     sender: Client,
     recipients: Client,
@@ -186,8 +197,6 @@ struct Bench {
     bare_address: String,
     /// The process of the idle.
     idle: Option<u32>,
-    /// Messages settled in all runs so far.
-    settled: u64,
 }
 
 impl Bench {
@@ -196,7 +205,7 @@ impl Bench {
         let (bare, bare_address) = Client::connected("the bare stream", Role::Bare, setup).await?;
         let (sender, _) = Client::connected("the sender", Role::Sender, setup).await?;
         let (recipients, _) = Client::connected("the recipients", Role::Recipients, setup).await?;
-        Ok(Self { sender, recipients, bare, bare_address, idle: None, settled: 0 })
+        Ok(Self { sender, recipients, bare, bare_address, idle: None })
     }
 
     /// The loads; where something shall wait or somebody be idle, each with its rate before that.
@@ -226,7 +235,7 @@ impl Bench {
         loads: &[(Load, Option<f64>)],
         live: &Live,
     ) -> Result<Whole, Failure> {
-        let mut whole = Whole { idle: asked.idle, content: asked.content, ..Whole::default() };
+        let mut whole = Whole::default();
         if asked.backlog > 0 {
             whole.backlog = Some(self.fill(asked.backlog, live).await?);
         }
@@ -253,23 +262,12 @@ impl Bench {
             recipients: self.recipients.id(),
             idle: self.idle,
         };
-        let sampled = figures::sample(pids, network, window);
-        tokio::pin!(sampled);
-        let (mut samples, mut sent) = (None, None);
-        while samples.is_none() || sent.is_none() {
-            tokio::select! {
-                found = &mut sampled, if samples.is_none() => samples = Some(found?),
-                said = self.sender.hear(), if sent.is_none() => match said? {
-                    Said::Progress { count } => live.progress(count),
-                    Said::Sent(accounts) => sent = Some(*accounts),
-                    _ => {}
-                },
-                failed = self.recipients.hear() => { failed?; }
-            }
-        }
-        let (samples, sent) = (samples.unwrap_or_default(), sent.unwrap_or_default());
-        self.settled = sent.submitted - sent.absent;
-        self.recipients.tell(&Order::Tell { settled: self.settled }).await?;
+        let (sampled, sent) = (figures::sample(pids, network, window), accounts(&mut self.sender, live));
+        let (samples, sent) = tokio::select! {
+            both = async { tokio::try_join!(sampled, sent) } => both?,
+            failure = ended(Some(&mut self.recipients)) => return Err(failure),
+        };
+        self.recipients.tell(&Order::Tell { settled: sent.submitted - sent.absent }).await?;
         let received = loop {
             if let Said::Received(accounts) = self.recipients.hear().await? {
                 break *accounts;
@@ -305,7 +303,7 @@ impl Bench {
         let cpu_us =
             |bench: &Self| Ok::<_, Failure>(gauge::cpu_us(bench.bare.id())? + gauge::cpu_us(bench.sender.id())?);
         let before_us = cpu_us(self)?;
-        let stream = self.accounts().await?;
+        let stream = accounts(&mut self.sender, live).await?;
         Ok(Limits { group_bytes, disk, stream, stream_cpu_us: cpu_us(self)? - before_us, for_ns })
     }
 
@@ -315,25 +313,11 @@ impl Bench {
         live.count(count);
         let begun = now_ns();
         self.sender.tell(&Order::Fill { count, load: FILL }).await?;
-        let sent = loop {
-            match self.sender.hear().await? {
-                Said::Progress { count } => live.progress(count),
-                Said::Sent(accounts) => break accounts,
-                _ => {}
-            }
-        };
+        let sent = accounts(&mut self.sender, live).await?;
         live.end();
         if sent.acknowledged != sent.submitted {
             return Err(Failure::new(Exit::Failed, "not every message of the backlog was acknowledged", ""));
         }
         Ok(Duration::from_nanos(now_ns() - begun).as_secs_f64())
-    }
-
-    async fn accounts(&mut self) -> Result<Sent, Failure> {
-        loop {
-            if let Said::Sent(accounts) = self.sender.hear().await? {
-                return Ok(*accounts);
-            }
-        }
     }
 }

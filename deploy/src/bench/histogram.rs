@@ -49,14 +49,23 @@ fn bucket_of(ns: u64) -> usize {
     usize::try_from(bucket).unwrap_or(usize::MAX).min(BUCKETS - 1)
 }
 
+/// The least value of a bucket, and how many it has.
+fn range_of(bucket: usize) -> (u64, u64) {
+    let bucket = bucket as u64;
+    let doublings = (bucket >> KEPT).saturating_sub(1);
+    ((bucket - (doublings << KEPT)) << doublings, 1 << doublings)
+}
+
 /// The middle of a bucket.
 fn value_of(bucket: usize) -> u64 {
-    let bucket = bucket as u64;
-    if bucket < 2 * PER_DOUBLING {
-        return bucket;
-    }
-    let doublings = (bucket >> KEPT) - 1;
-    ((bucket - (doublings << KEPT)) << doublings) + (1 << doublings) / 2
+    let (from, width) = range_of(bucket);
+    from + width / 2
+}
+
+/// Where a bucket ends, and the next one begins.
+fn end_of(bucket: usize) -> u64 {
+    let (from, width) = range_of(bucket);
+    from + width
 }
 
 impl Histogram {
@@ -87,6 +96,12 @@ impl Histogram {
         f64::NAN
     }
 
+    /// For programs: the end of each bucket that counts anything, in microseconds, and its count.
+    pub(super) fn buckets_us(&self) -> Vec<(f64, u64)> {
+        let counted = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        counted.map(|(bucket, count)| (micros(end_of(bucket)), *count)).collect()
+    }
+
     /// For a picture: the counts between these limits in microseconds, below the first one and above the last one too.
     pub(super) fn between(&self, limits_us: &[u64]) -> Vec<u64> {
         let mut sums = vec![0; limits_us.len() + 1];
@@ -115,6 +130,7 @@ mod tests {
         for ns in [0, 1, 127, 128, 255, 256, 1_000, 123_456, 9_876_543_210] {
             let back = value_of(bucket_of(ns));
             assert!(back.abs_diff(ns) * 100 <= ns, "{ns} {back}");
+            assert_eq!(bucket_of(end_of(bucket_of(ns))), bucket_of(ns) + 1, "{ns}");
         }
     }
 
@@ -130,6 +146,9 @@ mod tests {
             assert!((found - us).abs() < us / 100.0, "{found}");
         }
         assert!(Histogram::default().permille_us(500).is_nan());
+        let buckets = back.buckets_us();
+        assert_eq!(buckets.iter().map(|(_, count)| count).sum::<u64>(), 1_000);
+        assert!(buckets.iter().all(|(end_us, _)| (1.0..1_010.0).contains(end_us)), "{buckets:?}");
         assert_eq!(back.between(&[100]).iter().sum::<u64>(), 1_000);
     }
 }

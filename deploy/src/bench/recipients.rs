@@ -6,7 +6,7 @@
 
 mod accounts;
 
-use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
 use tokio::{
     sync::mpsc,
@@ -36,7 +36,7 @@ use super::{
     network::{GATEWAY, SENDER},
     part,
     time::{Epoch, now_ns, reached},
-    wire::{Load, Order, Said, Setup},
+    wire::{Order, Said, Setup},
 };
 
 /// Deliveries on their way to one recipient: the most that a gateway gives.
@@ -104,17 +104,12 @@ async fn within(setup: Setup, mut orders: mpsc::Receiver<Order>) -> Result<(), T
             trouble = failures.recv() => return Err(trouble.unwrap_or_else(|| Trouble::new("nobody receives".to_owned()))),
             order = orders.recv() => match order {
                 None => return Ok(()),
-                Some(Order::Run { window, load }) => begin(&accounts, window, gather(&setup, load)),
+                Some(Order::Run { window, load }) => begin(&accounts, window, load.gather(&setup)),
                 Some(Order::Tell { settled }) => tell(&accounts, settled).await?,
                 Some(Order::Fill { .. } | Order::Stream { .. }) => {}
             },
         }
     }
-}
-
-/// Receipts gather only where more may come.
-fn gather(setup: &Setup, load: Load) -> Duration {
-    if load.in_flight == 1 { Duration::ZERO } else { Duration::from_millis(setup.gather_ms) }
 }
 
 impl Recipient {
@@ -267,7 +262,6 @@ impl Recipient {
         let mut accounts = self.accounts.borrow_mut();
         accounts.received.delivered += 1;
         if accounts.seen.again(number) {
-            accounts.received.again += 1;
             return Err(Trouble::new(format!("message {number} was delivered twice")));
         }
         if accounts.counting.is_some_and(|window| window.counts(now)) {

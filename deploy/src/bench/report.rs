@@ -102,18 +102,14 @@ fn rows(run: &Run, limits: &Limits) -> Vec<Row> {
     }
     let cpu = run.samples.cpu;
     let all = cpu.gateway + cpu.sender + cpu.recipients + cpu.idle;
-    let parts = format!(
-        "gateway {}, sender {}, recipients {}",
-        figure(run.each_us(cpu.gateway)),
-        figure(run.each_us(cpu.sender)),
-        figure(run.each_us(cpu.recipients))
-    );
+    let sides = [("gateway", cpu.gateway), ("sender", cpu.sender), ("recipients", cpu.recipients), ("idle", cpu.idle)];
+    let parts = sides.map(|(side, cpu_us)| format!("{side} {}", figure(run.each_us(cpu_us)))).join(", ");
     row("CPU a message", format!("{} µs", figure(run.each_us(all))), &parts);
     let memory = run.samples.memory;
     let note = format!("RssAnon, peak; {} at the begin, {} at the end", mib(memory.begin), mib(memory.end));
     row("gateway's memory", mib(memory.peak), &note);
     row("receiving", run.samples.receive_streams.to_string(), "institutions connected, from begin to end");
-    row("groups synced", run.samples.groups.to_string(), &groups(run, limits));
+    row("journal groups", run.samples.groups.to_string(), &groups(run, limits));
     let disk = format!("{} a second, {} MiB/s", figure(limits.disk_rate()), figure(limits.disk_mib_rate()));
     row("limit: append + fdatasync", pair(&limits.disk), &disk);
     let rate = match run.part {
@@ -156,11 +152,12 @@ fn pair(histogram: &Histogram) -> String {
     format!("{} / {} ms", millis(500), millis(990))
 }
 
-/// What was in a group of the journal.
+/// What was in a group of the journal: a message has three facts, as it is accepted, settled, and its notice settled.
 fn groups(run: &Run, limits: &Limits) -> String {
+    let facts = figure(run.facts_a_group());
     match run.part {
-        None => format!("{:.1} messages and about {} bytes each", run.messages_a_group(), limits.group_bytes),
-        Some(_) => format!("{:.1} messages each; every part has one of its own besides", run.messages_a_group()),
+        None => format!("one fdatasync each; {facts} facts and about {} bytes in each", limits.group_bytes),
+        Some(_) => format!("one fdatasync each; {facts} facts in each; every part has a sync of its own besides"),
     }
 }
 
@@ -241,7 +238,7 @@ fn picture(text: &mut String, in_flight: u64, histogram: &Histogram) {
 pub(super) fn value(asked: &cli::Bench, whole: &Whole, kept: Option<&Path>) -> Value {
     let runs: Vec<Value> = whole.runs.iter().map(|(run, limits)| run_value(run, limits)).collect();
     json!({
-        "content_bytes": whole.content, "recipients": asked.recipients, "idle": whole.idle, "backlog": asked.backlog,
+        "content_bytes": asked.content, "recipients": asked.recipients, "idle": asked.idle, "backlog": asked.backlog,
         "measured_on": {
             "file_system": whole.ground.file_system, "build": build(&whole.ground), "version": env!("CARGO_PKG_VERSION"),
         },
@@ -256,7 +253,7 @@ fn run_value(run: &Run, limits: &Limits) -> Value {
     let spread = |histogram: &Histogram| {
         json!({
             "p50": histogram.permille_us(500), "p90": histogram.permille_us(900), "p99": histogram.permille_us(990),
-            "p999": histogram.permille_us(999), "count": histogram.total(), "histogram": histogram,
+            "p999": histogram.permille_us(999), "count": histogram.total(), "histogram": histogram.buckets_us(),
         })
     };
     let cpu = run.samples.cpu;
@@ -275,9 +272,8 @@ fn run_value(run: &Run, limits: &Limits) -> Value {
         "gateway_rss_anon_begin_kib": run.samples.memory.begin,
         "gateway_rss_anon_peak_kib": run.samples.memory.peak,
         "gateway_rss_anon_end_kib": run.samples.memory.end,
-        // Named as it was first: groups of the journal, each synced once.
-        "fdatasync_calls": run.samples.groups, "bytes_per_group": limits.group_bytes, "facts": run.samples.facts,
-        "messages_per_group": run.messages_a_group(),
+        "journal_groups": run.samples.groups, "bytes_per_group": limits.group_bytes, "facts": run.samples.facts,
+        "facts_per_group": run.facts_a_group(),
         "accounts": {
             "submitted": run.sent.submitted, "acknowledged": run.sent.acknowledged, "delivered": run.received.delivered,
             "part_bytes": run.received.part_bytes, "settled": run.received.settled, "noticed": run.sent.noticed, "absent": run.sent.absent,

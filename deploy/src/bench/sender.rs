@@ -87,6 +87,8 @@ struct Sender {
     /// Acknowledged notices whose answers have not come.
     unanswered: u64,
     gather: Duration,
+    /// Acknowledged before this run.
+    acknowledged_before: u64,
     flush_at: Option<Instant>,
     counting: Option<Window>,
     sent: Sent,
@@ -113,7 +115,10 @@ pub(super) async fn run(setup: Setup, mut orders: mpsc::Receiver<Order>) -> Resu
     say(&Said::Ready { address: String::new() });
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Run { window, load } => sender.run(&mut streams, window, load).await?,
+            Order::Run { window, load } => {
+                sender.gather = load.gather(&setup);
+                sender.run(&mut streams, window, load).await?;
+            }
             Order::Fill { count, load } => sender.fill(&mut streams, count, load).await?,
             Order::Stream { address, window, load } => {
                 let letters = sender.recipients.first().map(|one| one.letters.clone()).unwrap_or_default();
@@ -161,7 +166,8 @@ impl Sender {
             unsettled: 0,
             gathered: Vec::new(),
             unanswered: 0,
-            gather: Duration::from_millis(setup.gather_ms),
+            gather: Duration::ZERO,
+            acknowledged_before: 0,
             flush_at: None,
             counting: None,
             sent: Sent::default(),
@@ -211,6 +217,7 @@ impl Sender {
 
     fn begin(&mut self, counting: Option<Window>) {
         self.counting = counting;
+        self.acknowledged_before = self.sent.acknowledged;
         self.sent.window = 0;
         self.sent.acknowledgement = super::histogram::Histogram::default();
         self.sent.notice = super::histogram::Histogram::default();
@@ -224,7 +231,7 @@ impl Sender {
     fn tell(&mut self, now: u64) {
         if now.saturating_sub(self.told_ns) > TOLD_EVERY_NS {
             self.told_ns = now;
-            say(&Said::Progress { count: self.sent.acknowledged });
+            say(&Said::Progress { count: self.sent.acknowledged - self.acknowledged_before });
         }
     }
 

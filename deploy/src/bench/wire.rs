@@ -2,7 +2,7 @@
 //!
 //! A pipe costs nothing while nothing is said, and its end tells a child that its parent is gone.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,7 @@ pub(super) struct Setup {
     pub(super) content: usize,
     /// Bytes of a content that goes beside it as a part, when contents are long.
     pub(super) part: Option<usize>,
-    /// Milliseconds for which receipts gather.
+    /// Milliseconds for which receipts gather, where more may come.
     pub(super) gather_ms: u64,
 }
 
@@ -79,6 +79,13 @@ pub(super) struct Load {
     pub(super) frame: u64,
 }
 
+impl Load {
+    /// How long receipts, and acknowledgements of notices, gather: not at all where no more may come.
+    pub(super) fn gather(self, setup: &Setup) -> Duration {
+        if self.in_flight == 1 { Duration::ZERO } else { Duration::from_millis(setup.gather_ms) }
+    }
+}
+
 /// What a process is told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "kebab-case")]
@@ -99,7 +106,7 @@ pub(super) enum Order {
 pub(super) enum Said {
     /// It is connected; where it listens, if it does.
     Ready { address: String },
-    /// Messages so far, for whoever looks on.
+    /// Messages so far in this run, for whoever looks on.
     Progress { count: u64 },
     /// The sender's accounts.
     Sent(Box<Sent>),
@@ -133,8 +140,6 @@ pub(super) struct Sent {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Received {
     pub(super) delivered: u64,
-    /// Of them, those that had been delivered before.
-    pub(super) again: u64,
     pub(super) settled: u64,
     /// Bytes of parts that came.
     pub(super) part_bytes: u64,

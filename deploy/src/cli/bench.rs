@@ -42,9 +42,10 @@ says what they cost (rate_to_before).
 At the end the accounts are checked: every message was acknowledged, delivered
 once, settled and noticed. The exit code is 1 when they do not come out even.
 
-Groups synced are those of the gateway's journal, one fdatasync each, as its
-metrics page counts them (tramite_gateway_store_groups); what is synced for
-parts is not among them. In the JSON answer they are called fdatasync_calls.
+Journal groups (journal_groups) are what the gateway's metrics page counts
+(tramite_gateway_store_groups), one fdatasync each; what is synced for parts is
+not among them. A message has three facts: accepted, settled, notice settled.
+A histogram has the end of each bucket in microseconds, and its count.
 
 Examples:
   tramite bench                              1 and 256 in flight, 10 s each
