@@ -20,6 +20,8 @@ mod child;
 mod client;
 mod disk;
 mod figures;
+#[cfg(test)]
+mod fixture;
 mod folder;
 mod gauge;
 mod histogram;
@@ -117,7 +119,6 @@ async fn measure(
     live: &Live,
 ) -> Result<Whole, Failure> {
     let ground = Ground::of(folder)?;
-    ground.warnings().for_each(|warning| live.say(warning));
     live.say("Making an authority, certificates and a gateway on a fresh store");
     let size = Size { recipients: asked.recipients, idle: asked.idle, backlog: asked.backlog > 0 };
     let network = network.insert(Network::start(folder, size).await?);
@@ -216,10 +217,13 @@ impl Bench {
         live: &Live,
     ) -> Result<Vec<(Load, Option<f64>)>, Failure> {
         let mut with_rates = Vec::new();
+        let something_changes = asked.backlog > 0 || asked.idle > 0;
+        if something_changes {
+            live.say("First before anything waits and anybody is idle:");
+        }
         for load in loads(asked) {
             let mut rate = None;
-            if asked.backlog > 0 || asked.idle > 0 {
-                live.say("Before anything waits and anybody is idle:");
+            if something_changes {
                 rate = Some(self.run(asked, network, load, live).await?.rate());
             }
             with_rates.push((load, rate));

@@ -80,15 +80,7 @@ impl Network {
         let idle = names("idle", size.idle);
         let everybody =
             || std::iter::once(SENDER).chain([&recipients, &absent, &idle].into_iter().flatten().map(String::as_str));
-        let domain = TRUST_DOMAIN.parse().map_err(|error| failed("the trust domain", &error))?;
-        let authority = Authority::init(path, domain, Arc::new(SystemClock));
-        let mut authority = authority.map_err(|error| failed("the authority", &error))?;
-        bundle(&mut authority, path, Role::Gateway, GATEWAY)?;
-        for name in everybody() {
-            bundle(&mut authority, path, Role::Institution, name)?;
-            // A thousand take a while: whoever waits may want to stop.
-            yield_now().await;
-        }
+        issue(path, everybody()).await?;
         let config = path.join(GATEWAY).join("gateway.toml");
         fs::write(&config, gateway_toml(address, metrics, everybody()))
             .map_err(|error| failed("the configuration", &error))?;
@@ -168,6 +160,20 @@ impl Network {
 
 fn failed(what: &str, error: &dyn std::error::Error) -> Failure {
     Failure::internal(format!("{what} of the bench cannot be made")).because(error)
+}
+
+/// Makes an authority, and the keys and certificates of the gateway and of institutions, a folder for each.
+pub(super) async fn issue(path: &Path, institutions: impl Iterator<Item = &str>) -> Result<(), Failure> {
+    let domain = TRUST_DOMAIN.parse().map_err(|error| failed("the trust domain", &error))?;
+    let authority = Authority::init(path, domain, Arc::new(SystemClock));
+    let mut authority = authority.map_err(|error| failed("the authority", &error))?;
+    bundle(&mut authority, path, Role::Gateway, GATEWAY)?;
+    for name in institutions {
+        bundle(&mut authority, path, Role::Institution, name)?;
+        // A thousand take a while: whoever waits may want to stop.
+        yield_now().await;
+    }
+    Ok(())
 }
 
 fn bundle(authority: &mut Authority, folder: &Path, role: Role, name: &str) -> Result<(), Failure> {

@@ -5,6 +5,8 @@
 //! nothing that comes twice passes for something new.
 
 mod accounts;
+#[cfg(test)]
+mod tests;
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
@@ -113,15 +115,16 @@ async fn within(setup: Setup, mut orders: mpsc::Receiver<Order>) -> Result<(), T
 }
 
 impl Recipient {
-    async fn connect(
+    /// With its keys; what it asks for goes to the line.
+    fn new(
         setup: &Setup,
         name: &str,
+        requests: mpsc::Sender<ReceiveRequest>,
         accounts: Rc<RefCell<Accounts>>,
-    ) -> Result<(Self, Streaming<ReceiveFrame>), Trouble> {
+    ) -> Result<Self, Trouble> {
         let own: InstitutionName = name.parse().map_err(|error| Trouble::of("a recipient's name", &error))?;
         let from: InstitutionName = SENDER.parse().map_err(|error| Trouble::of("the sender's name", &error))?;
-        let (requests, requests_out) = mpsc::channel(AHEAD);
-        let recipient = Self {
+        Ok(Self {
             epoch: setup.epoch(),
             pen: client::pen(&setup.folder, name)?,
             form: ReceiptForm::new(&own, &from)?,
@@ -135,7 +138,16 @@ impl Recipient {
             unanswered: VecDeque::new(),
             flush_at: None,
             accounts,
-        };
+        })
+    }
+
+    async fn connect(
+        setup: &Setup,
+        name: &str,
+        accounts: Rc<RefCell<Accounts>>,
+    ) -> Result<(Self, Streaming<ReceiveFrame>), Trouble> {
+        let (requests, requests_out) = mpsc::channel(AHEAD);
+        let recipient = Self::new(setup, name, requests, accounts)?;
         let credit = if setup.part.is_some() { CREDIT_OF_PARTS } else { CREDIT };
         recipient.request(ReceiveRequest { credit, ..ReceiveRequest::default() }).await?;
         let mut client = recipient.client.clone();

@@ -6,6 +6,8 @@
 mod correspondent;
 mod put;
 mod returned;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::VecDeque, time::Duration};
 
