@@ -290,3 +290,88 @@ fn run_value(run: &Run, limits: &Limits) -> Value {
         "ratios": ratios,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::{
+        figures::{Restart, Samples},
+        wire::{Load, Received, Sent},
+    };
+
+    fn of(us: &[u64]) -> Histogram {
+        let mut histogram = Histogram::default();
+        us.iter().for_each(|us| histogram.record(us * 1_000));
+        histogram
+    }
+
+    /// A run in which no notice came within the window.
+    fn run() -> Run {
+        Run {
+            load: Load { in_flight: 8, unsettled: 1_024, frame: 8 },
+            seconds: 2,
+            part: None,
+            sent: Sent { window: 100, acknowledgement: of(&[300; 3]), ..Sent::default() },
+            received: Received {
+                window: 100,
+                delivery: of(&[400]),
+                handover: of(&[900, 900, 3_000]),
+                ..Received::default()
+            },
+            samples: Samples { groups: 20, facts: 300, receive_streams: 5, ..Samples::default() },
+            rate_before: Some(40.0),
+        }
+    }
+
+    fn whole() -> Whole {
+        let stream = Sent { window: 400, submitted: 400, acknowledgement: of(&[100]), ..Sent::default() };
+        let limits =
+            Limits { group_bytes: 2_048, disk: of(&[100; 50]), stream, stream_cpu_us: 800, for_ns: 1_000_000_000 };
+        Whole {
+            ground: Ground { file_system: "tmpfs".to_owned(), debug: false },
+            runs: vec![(run(), limits)],
+            backlog: Some(1.5),
+            memory_peak_kib: Some(20 << 10),
+            restart: Some(Restart { seconds: 0.25, waiting: 16 }),
+        }
+    }
+
+    #[test]
+    fn the_page_has_every_figure_beside_its_name_and_a_picture() {
+        let page = text(Output::new(false), &whole(), Some(Path::new("/kept/here")));
+        let has = |name: &str, figures: &[&str]| {
+            let line = page.lines().find(|line| line.contains(name));
+            assert!(line.is_some_and(|line| figures.iter().all(|figure| line.contains(figure))), "{name} in\n{page}");
+        };
+        has("a release build", &["on tmpfs"]);
+        has("a sync costs nothing", &[]);
+        has("messages a second ", &["50.0", "from submission"]);
+        has("to acknowledgement", &["0.30 / 0.30 ms", "p50 / p99"]);
+        has("to notice", &["– / – ms"]);
+        has("receiving", &["5"]);
+        has("journal groups", &["20", "15.0 facts"]);
+        has("limit: append + fdatasync", &["50.0 a second"]);
+        has("limit: bare stream", &["400 messages a second", "2.00 µs"]);
+        has("ratio: acknowledgement", &["1.5"]);
+        has("ratio: to the rate before", &["1.25"]);
+        has("<    1000 µs", &["2", &"█".repeat(40)]);
+        has("<    4000 µs", &["1", &"█".repeat(20)]);
+        has("filled in 1.5 s", &[]);
+        has("at most 20 MiB", &[]);
+        has("served again after 0.25 s", &["16 messages wait"]);
+        has("/kept/here", &["Everything is kept in"]);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_null_for_a_program() {
+        let (_, limits) = &whole().runs[0];
+        let value = run_value(&run(), limits);
+        assert_eq!(value["notice_us"]["p50"], Value::Null);
+        assert_eq!(value["gateway_rss_anon_peak_kib"], Value::Null);
+        let unlimited = Limits { stream: Sent::default(), ..limits.clone() };
+        assert_eq!(run_value(&run(), &unlimited)["ratios"]["rate_to_stream"], Value::Null);
+        let ends: Vec<u64> =
+            value["handover_us"]["histogram"].as_array().unwrap().iter().filter_map(|pair| pair[1].as_u64()).collect();
+        assert_eq!(ends, [2, 1]);
+    }
+}
