@@ -15,6 +15,7 @@ import os
 import pathlib
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +25,8 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 READY_S = 60
 """A server listens within this, or is said not to."""
+LOAD_S = 600
+"""A load ends within this, or its peer is left out."""
 
 
 class Absent(Exception):
@@ -32,6 +35,17 @@ class Absent(Exception):
 
 def say(sentence):
     print(sentence, file=sys.stderr, flush=True)
+
+
+def run(words, **options):
+    """A program to its end; what stops that is why its peer is absent."""
+    name = pathlib.Path(words[0]).name
+    try:
+        return subprocess.run(words, check=True, capture_output=True, text=True, **options)
+    except subprocess.TimeoutExpired as late:
+        raise Absent(f"{name} did not end within {late.timeout:.0f} s") from None
+    except subprocess.CalledProcessError as failed:
+        raise Absent(f"{name} failed: {failed.stderr.strip()[-200:]}") from None
 
 
 def tool(*names):
@@ -150,7 +164,7 @@ def postgres(folder, certs):
         shutil.chown(folder, user["user"], user["group"])
     data, port = folder / "data", free_port()
     make = [bins / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-locale", "-E", "UTF8"]
-    subprocess.run(make, cwd=folder, check=True, capture_output=True, **user)
+    run(make, cwd=folder, **user)
     for name in ["ca.pem", "server.pem", "server.key"]:
         shutil.copy(certs / name, data / name)
         os.chmod(data / name, 0o600)
@@ -166,7 +180,7 @@ def postgres(folder, certs):
     with server([bins / "postgres", "-D", data], folder, port, **user):
         ask = [bins / "psql", "-h", folder, "-p", str(port), "-U", "postgres", "-q", "-c"]
         for sentence in ["CREATE ROLE bench SUPERUSER LOGIN", "CREATE DATABASE bench OWNER bench"]:
-            subprocess.run([*ask, sentence], cwd=folder, check=True, capture_output=True, **user)
+            run([*ask, sentence], cwd=folder, **user)
         yield "postgres", port
 
 
@@ -187,10 +201,10 @@ def measure(client, peer, certs, asked, in_flight):
             def load(messages, in_flight):
                 words = [client, name, "--address", f"127.0.0.1:{port}", "--certs", certs,
                          "--messages", str(messages), "--in-flight", str(in_flight)]
-                done = subprocess.run(words, capture_output=True, text=True, timeout=600)
-                if done.returncode != 0:
-                    raise Absent(f"the load failed: {done.stderr.strip()[:200]}")
-                return json.loads(done.stdout)
+                line = json.loads(run(words, timeout=LOAD_S).stdout)
+                if line["again"]:
+                    raise Absent(f"{line['again']} messages arrived again")
+                return line
             load(max(asked.messages // 10, 100), 64)
             for one in in_flight:
                 line = load(asked.messages if one > 1 else max(asked.messages // 10, 100), one)
@@ -204,15 +218,23 @@ def figures(rate, acknowledgement, delivery):
 
 
 def ours(tramite, asked, in_flight):
-    words = [tramite, "bench", "--json", "--duration", str(asked.duration)]
+    """Our rows. Nobody waits for a receipt before the next message, as nobody does with the others."""
     for one in in_flight:
-        words += ["--in-flight", str(one)]
-    done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"tramite bench failed: {done.stdout} {done.stderr}")
-    for run in json.loads(done.stdout)["runs"]:
-        yield ["Tramite", "syncs each group; signed, receipted", str(run["in_flight"]),
-               *figures(run["messages_per_s"], run["acknowledgement_us"], run["delivery_us"])]
+        words = [tramite, "bench", "--json", "--duration", str(asked.duration),
+                 "--in-flight", str(one), "--unsettled", str(max(16 * one, 1_024))]
+        # In a session of its own: an interrupt comes from here, so that it can end its gateway and remove its folder.
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as bench:
+            try:
+                answer, errors = bench.communicate()
+            except KeyboardInterrupt:
+                bench.send_signal(signal.SIGINT)
+                bench.communicate()
+                raise
+        if bench.returncode != 0:
+            sys.exit(f"tramite bench failed: {answer} {errors}")
+        row = json.loads(answer)["runs"][0]
+        yield ["Tramite", "syncs each group; signed, receipted", str(row["in_flight"]),
+               *figures(row["messages_per_s"], row["acknowledgement_us"], row["delivery_us"])]
 
 
 def build(asked):
@@ -247,7 +269,8 @@ def main():
         for peer in PEERS:
             say(peer[0])
             try:
-                rows += measure(client, peer, certs, asked, in_flight)
+                # All rows of a peer or none.
+                rows += list(measure(client, peer, certs, asked, in_flight))
             except Absent as why:
                 missing.append(f"{peer[0]} is not in the table: {why}.")
     head = ["", "", "in flight", "messages/s", "to acknowledgement ms", "to delivery ms"]
