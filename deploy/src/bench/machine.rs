@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn the_limit_of_open_files_is_raised_as_far_as_it_goes_and_too_low_a_one_is_said() {
         let limit = Rlimit { current: Some(1_024), maximum: Some(4_096) };
-        assert_eq!(raised(limit.clone(), 2_000).unwrap().current, Some(4_096));
+        assert_eq!(raised(limit, 2_000).unwrap().current, Some(4_096));
         let failure = raised(limit, 5_512).unwrap_err();
         assert!(failure.sentence.contains("5512") && failure.sentence.contains("4096"), "{failure}");
     }
