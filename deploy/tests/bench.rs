@@ -78,6 +78,7 @@ fn every_message_of_a_bench_is_acknowledged_delivered_settled_and_noticed_once()
         for side in ["gateway", "sender", "recipients"] {
             is_positive(run, &format!("/cpu_us_per_message/{side}"));
         }
+        is_positive(run, "/verified_batches/sender");
         let spread = run.pointer("/handover_us").unwrap();
         let buckets = spread["histogram"].as_array().unwrap();
         assert_eq!(buckets.iter().filter_map(|bucket| bucket[1].as_u64()).sum::<u64>(), number(spread, "/count"));
@@ -104,6 +105,8 @@ fn single_frames_idle_institutions_and_a_kill_leave_the_accounts_even() {
     assert_eq!(number(&page, "/runs/0/frame"), 1);
     let submitted = number(&page, "/runs/0/accounts/submitted");
     assert!(submitted > 16, "nothing was sent: {page:#}");
+    let verified = number(&page, "/runs/0/verified_batches/recipients");
+    assert!(verified > submitted - 16, "frames of one have a signature each, and the gateway's are more: {page:#}");
     for account in ["delivered", "settled", "noticed"] {
         assert_eq!(number(&page, &format!("/runs/0/accounts/{account}")), submitted - 16, "{account}");
     }

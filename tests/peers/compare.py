@@ -45,7 +45,8 @@ def run(words, **options):
     except subprocess.TimeoutExpired as late:
         raise Absent(f"{name} did not end within {late.timeout:.0f} s") from None
     except subprocess.CalledProcessError as failed:
-        raise Absent(f"{name} failed: {failed.stderr.strip()[-200:]}") from None
+        why = failed.stderr.strip()[-200:] or f"exit code {failed.returncode}"
+        raise Absent(f"{name} failed: {why}") from None
 
 
 def tool(*names):

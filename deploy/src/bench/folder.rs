@@ -52,3 +52,21 @@ impl Folder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_stays_when_it_was_given_or_shall_be_kept_and_else_goes() {
+        let kept = Folder::make(None).unwrap().end(true).unwrap();
+        assert!(kept.is_dir());
+        assert_eq!(Folder::make(Some(&kept)).unwrap().end(false).as_deref(), Some(kept.as_path()));
+        fs::write(kept.join("something"), "").unwrap();
+        Folder::make(Some(&kept)).unwrap_err();
+        fs::remove_dir_all(kept).unwrap();
+        let ours = Folder::make(None).unwrap();
+        let path = ours.path().to_owned();
+        assert!(path.is_dir() && ours.end(false).is_none() && !path.exists());
+    }
+}

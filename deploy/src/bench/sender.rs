@@ -343,16 +343,22 @@ impl Sender {
         }
     }
 
+    /// Nothing is on its way, and nothing of the sender's waits at the gateway.
+    fn has_all_back(&self) -> bool {
+        self.window.is_empty() && self.gathered.is_empty() && self.unanswered == 0
+    }
+
     /// Until everything has come back.
     async fn drain(&mut self, streams: &mut Streams) -> Result<(), Trouble> {
         let last = Instant::now() + DRAIN;
-        while !self.window.is_empty() || !self.gathered.is_empty() || self.unanswered > 0 {
+        while !self.has_all_back() {
             tokio::select! {
                 stepped = self.step(streams, u64::MAX) => stepped?,
                 () = sleep_until(last) => {
                     let sentence = format!(
-                        "{} messages have not come back {} s after the last was submitted: {} of them not acknowledged",
-                        self.window.len(), DRAIN.as_secs(), self.unacknowledged
+                        "{} messages have not come back {} s after the last was submitted, {} of them not acknowledged; {} notices \
+                         that were acknowledged have no answer",
+                        self.window.len(), DRAIN.as_secs(), self.unacknowledged, self.unanswered
                     );
                     return Err(Trouble::new(sentence));
                 }

@@ -86,13 +86,14 @@ pub(crate) struct Bench {
     /// Further institutions, connected and idle.
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=5_000))]
     pub(crate) idle: u32,
-    /// After the runs, kill the gateway with SIGKILL and measure how long it takes to serve again.
+    /// After the runs, kill the gateway with SIGKILL, measure how long it takes to serve again, and fail when not as much waits at it
+    /// as before.
     #[arg(long)]
     pub(crate) kill: bool,
-    /// Milliseconds for which receipts gather, up to 64 of them [default: 2]; not with 1 in flight, where nothing gathers.
+    /// Milliseconds for which receipts, and acknowledgements of notices, gather, up to 64 of them [default: 2]; not with 1 in flight, where nothing gathers.
     #[arg(long, value_name = "MS", allow_negative_numbers = true, value_parser = whole(0..=1_000))]
     pub(crate) gather: Option<u64>,
-    /// Keep the folder.
+    /// Keep the folder, and say where it is.
     #[arg(long)]
     pub(crate) keep: bool,
     /// Folder for keys, configuration, data and logs, on the disk to be measured; must be empty or not exist. Without it: a new

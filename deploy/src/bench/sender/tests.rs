@@ -2,7 +2,7 @@
 //! cases passes.
 
 use tramite_proto::{
-    pb::exchange::v1::{Notice, SubmitResult, submit_result},
+    pb::exchange::v1::{Notice, SettlementAnswer, SubmitResult, submit_result},
     statement::{Event, Evidence, Origin, Receipt},
 };
 
@@ -12,21 +12,21 @@ use crate::bench::{
     letter::ReceiptForm,
 };
 
-/// A sender that has submitted one message, and its origin.
-async fn after_one_message(fixture: &Fixture) -> (Sender, Origin) {
-    let ((frames, mut submitted), (requests, _)) = (mpsc::channel(AHEAD), mpsc::channel(AHEAD));
+/// A sender that has submitted one message, its origin, and where the requests of the sender arrive.
+async fn after_one_message(fixture: &Fixture) -> (Sender, Origin, mpsc::Receiver<ReceiveRequest>) {
+    let ((frames, mut submitted), (requests, line)) = (mpsc::channel(AHEAD), mpsc::channel(AHEAD));
     let client = client::exchange(&fixture.setup.folder, SENDER, &fixture.setup.address).unwrap();
     let mut sender = Sender::new(&fixture.setup, client, frames, requests).unwrap();
     sender.submit(1, false).await.unwrap();
     let frame = submitted.recv().await.unwrap();
     let origin = Origin::parse(&frame.messages[0].origin.as_ref().unwrap().json).unwrap();
-    (sender, origin)
+    (sender, origin, line)
 }
 
 #[tokio::test]
 async fn an_acceptance_that_is_not_right_or_comes_twice_ends_the_bench() {
     let fixture = Fixture::new().await;
-    let (mut sender, origin) = after_one_message(&fixture).await;
+    let (mut sender, origin, _line) = after_one_message(&fixture).await;
     let answer = |pen: &EcdsaSigner, change: &dyn Fn(&mut Evidence)| {
         let (mut jws, mut evidence) = (Vec::new(), fixture.evidence(Event::SubmissionAcceptance, &origin));
         change(&mut evidence);
@@ -58,7 +58,7 @@ async fn an_acceptance_that_is_not_right_or_comes_twice_ends_the_bench() {
 #[tokio::test]
 async fn a_notice_that_is_not_right_or_comes_twice_ends_the_bench() {
     let fixture = Fixture::new().await;
-    let (mut sender, origin) = after_one_message(&fixture).await;
+    let (mut sender, origin, _line) = after_one_message(&fixture).await;
     let to = origin.aud.as_str().to_owned();
     let form = ReceiptForm::new(&origin.aud, &origin.iss).unwrap();
     let (identity, jti) = (Digest::of(&origin.to_json()), sender.epoch.message(now_ns(), 1 << 49));
@@ -99,4 +99,14 @@ async fn a_notice_that_is_not_right_or_comes_twice_ends_the_bench() {
     sender.noticed(right.clone()).await.unwrap();
     assert_eq!(sender.unsettled, 0);
     assert!(sender.noticed(right).await.is_err(), "it came twice");
+    sender.flush().await.unwrap();
+    sender.window.clear();
+    assert!(!sender.has_all_back(), "the acknowledgement of the notice was not answered");
+    let answer = || ReceiveFrame {
+        settled: vec![SettlementAnswer { delivery_id: 1, refused: None }],
+        ..ReceiveFrame::default()
+    };
+    sender.noticed(answer()).await.unwrap();
+    assert!(sender.has_all_back());
+    assert!(sender.noticed(answer()).await.is_err(), "it was answered twice");
 }
