@@ -26,6 +26,7 @@ type Row = (String, String, String);
 pub(super) fn text(output: Output, whole: &Whole, kept: Option<&Path>) -> String {
     let (mut all, mut pictures) = (Vec::new(), String::new());
     for (run, limits) in &whole.runs {
+        all.push(Row::default());
         all.extend(rows(run, limits));
         picture(&mut pictures, run.load.in_flight, &run.received.handover);
     }
@@ -102,9 +103,13 @@ fn rows(run: &Run, limits: &Limits) -> Vec<Row> {
     }
     let cpu = run.samples.cpu;
     let all = cpu.gateway + cpu.sender + cpu.recipients + cpu.idle;
-    let sides = [("gateway", cpu.gateway), ("sender", cpu.sender), ("recipients", cpu.recipients), ("idle", cpu.idle)];
-    let parts = sides.map(|(side, cpu_us)| format!("{side} {}", figure(run.each_us(cpu_us)))).join(", ");
-    row("CPU a message", format!("{} µs", figure(run.each_us(all))), &parts);
+    let mut sides = vec![("gateway", cpu.gateway), ("sender", cpu.sender), ("recipients", cpu.recipients)];
+    if cpu.idle > 0 {
+        sides.push(("idle", cpu.idle));
+    }
+    let parts: Vec<String> =
+        sides.into_iter().map(|(side, cpu_us)| format!("{side} {}", figure(run.each_us(cpu_us)))).collect();
+    row("CPU a message", format!("{} µs", figure(run.each_us(all))), &parts.join(", "));
     let memory = run.samples.memory;
     let note = format!("RssAnon, peak; {} at the begin, {} at the end", mib(memory.begin), mib(memory.end));
     row("gateway's memory", mib(memory.peak), &note);
@@ -295,7 +300,7 @@ fn run_value(run: &Run, limits: &Limits) -> Value {
 mod tests {
     use super::*;
     use crate::bench::{
-        figures::{Restart, Samples},
+        figures::{Cpu, Restart, Samples},
         wire::{Load, Received, Sent},
     };
 
@@ -318,7 +323,13 @@ mod tests {
                 handover: of(&[900, 900, 3_000]),
                 ..Received::default()
             },
-            samples: Samples { groups: 20, facts: 300, receive_streams: 5, ..Samples::default() },
+            samples: Samples {
+                cpu: Cpu { gateway: 1_000, sender: 2_000, recipients: 0, idle: 1_000 },
+                groups: 20,
+                facts: 300,
+                receive_streams: 5,
+                ..Samples::default()
+            },
             rate_before: Some(40.0),
         }
     }
@@ -348,6 +359,7 @@ mod tests {
         has("messages a second ", &["50.0", "from submission"]);
         has("to acknowledgement", &["0.30 / 0.30 ms", "p50 / p99"]);
         has("to notice", &["– / – ms"]);
+        has("CPU a message", &["40.0 µs", "gateway 10.0, sender 20.0, recipients 0.00, idle 10.0"]);
         has("receiving", &["5"]);
         has("journal groups", &["20", "15.0 facts"]);
         has("limit: append + fdatasync", &["50.0 a second"]);
