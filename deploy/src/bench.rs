@@ -139,9 +139,9 @@ async fn measure(
         failure = ended(idle.as_mut()) => return Err(failure),
     };
     whole.ground = ground;
-    let waiting = Page::read(network.metrics).await?.waiting()?;
     drop((bench, idle));
     if asked.kill {
+        let waiting = Page::read(network.metrics).await?.waiting()?;
         live.say("Killing the gateway with SIGKILL");
         let seconds = network.kill().await?.as_secs_f64();
         let restart = Restart { seconds, waiting: Page::read(network.metrics).await?.waiting()? };
