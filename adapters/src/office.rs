@@ -14,6 +14,8 @@ use tramite_proto::{
     reason::{Reason, Refused},
 };
 
+#[cfg(test)]
+pub(crate) use self::inbox::id_of;
 pub(crate) use self::{
     inbox::{Inbox, Shown},
     reading::Reading,

@@ -4,6 +4,7 @@
 
 mod clock;
 mod delivery;
+mod inbox;
 mod keys;
 mod lies;
 mod network;

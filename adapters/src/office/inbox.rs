@@ -1,8 +1,8 @@
 //! The inbox: what arrived and is not yet acknowledged, opened when it is shown.
 //!
 //! Knows leases, so that an item is with one reader at a time, and what was shown in this run. Content stands sealed in the store and is
-//! opened only here. Invariants: what was acknowledged is never shown again and its content is erased; an item keeps its id (the
-//! sequence under which it was stored) for ever.
+//! opened only here. Invariants: what was acknowledged is never shown again and its content is erased; an item keeps its id for ever, and
+//! no other item ever has it: not even one that takes its sequence after an older copy of the store was put back.
 
 use std::{
     collections::HashSet,
@@ -11,6 +11,7 @@ use std::{
 
 use tokio::sync::{Notify, futures::OwnedNotified};
 use tramite_proto::{
+    ids::Digest,
     pb::{
         backoffice::v1::{self as pb, inbox_item::Kind},
         journal::v1::{Accepted, Fact, Outcome, Settled, fact},
@@ -32,6 +33,8 @@ const LOT_BYTES: usize = 4 * 1024 * 1024;
 const ACKNOWLEDGE_MAX: usize = 1_000;
 /// Changes of one commit; the store takes 512.
 const COMMIT_CHANGES: usize = 256;
+/// Hexadecimal digits of an item's mark: two items of one sequence have the same one in four thousand million.
+const MARK_DIGITS: usize = 8;
 /// What cannot be opened (its key's file was taken away) is looked at again after so long, and then after twice as long each time.
 const UNREADABLE_FIRST_MS: u64 = 600_000;
 /// The longest: each look is a fact in the journal, and who put the key back has the item within half a working day.
@@ -114,7 +117,7 @@ impl Inbox {
             return Err(Refused::new(Reason::FieldInvalid, "acknowledge 1 to 1000 items").field("item_ids"));
         }
         // What is no id of an item, or was acknowledged long ago, is no error.
-        let known = item_ids.iter().filter_map(|id| self.bytes_of_item(id.parse().ok()?).transpose());
+        let known = item_ids.iter().filter_map(|id| self.known(id).transpose());
         let items: Vec<(u64, u64)> = known.collect::<Result<_, _>>().map_err(unreadable)?;
         let mut new = 0;
         for chunk in items.chunks(COMMIT_CHANGES) {
@@ -141,13 +144,19 @@ impl Inbox {
         Ok(new)
     }
 
-    /// The sequence of something that waits or waited for the back office, with what it takes there; `None` for anything else.
-    /// What cannot be read is an error and never nothing: it would be answered for, and shown again.
-    fn bytes_of_item(&self, sequence: u64) -> Result<Option<(u64, u64)>, ReadError> {
+    /// The sequence of something that waits or waited for the back office, with what it takes there; `None` for anything else, and for an
+    /// item of the same sequence that a restore took away. What cannot be read is an error and never nothing: it would be answered for,
+    /// and shown again.
+    fn known(&self, item_id: &str) -> Result<Option<(u64, u64)>, ReadError> {
+        let sequence = item_id.split_once('-').and_then(|(sequence, _)| sequence.parse().ok());
+        let Some(sequence) = sequence else { return Ok(None) };
         let fact = match self.core.store.fact(sequence) {
             Err(ReadError::NoFact(_)) => return Ok(None),
             fact => fact?,
         };
+        if id_of(sequence, &fact) != item_id {
+            return Ok(None);
+        }
         Ok(match &fact.kind {
             Some(fact::Kind::Accepted(accepted)) if accepted.queue == BACKOFFICE => {
                 Some((sequence, sealed_bytes(accepted)))
@@ -169,7 +178,7 @@ impl Inbox {
         };
         let repeated = !self.lock().insert(leased.sequence);
         Ok(pb::InboxItem {
-            item_id: leased.sequence.to_string(),
+            item_id: id_of(leased.sequence, &leased.fact),
             received_ms: leased.fact.at_ms,
             repeated,
             traceparent,
@@ -208,6 +217,19 @@ impl Inbox {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<u64>> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The id of an item: its sequence, which finds it, and a mark of what it is. After a restore the sequence is given again, to something that
+/// nobody has seen; an acknowledgement of what had it before must not end that.
+pub(crate) fn id_of(sequence: u64, fact: &Fact) -> String {
+    let what = match &fact.kind {
+        Some(fact::Kind::Accepted(accepted)) => [accepted.id.as_ref(), accepted.digest.as_ref()].concat(),
+        // News that this adapter made itself has no id: it is known by its message and its hour.
+        Some(fact::Kind::Settled(settled)) => [settled.sequence.to_be_bytes(), fact.at_ms.to_be_bytes()].concat(),
+        _ => Vec::new(),
+    };
+    let mark = Digest::of(&what).to_hex();
+    format!("{sequence}-{}", mark.get(..MARK_DIGITS).unwrap_or(&mark))
 }
 
 /// What origin says, for people.

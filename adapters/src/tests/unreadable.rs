@@ -11,7 +11,10 @@ use super::{
     network::{Institution, Network, PATIENCE, reason, referral, until},
     stand_in::{Answer, StandIn},
 };
-use crate::core::{BACKOFFICE, GATEWAY, REFUSED};
+use crate::{
+    core::{BACKOFFICE, GATEWAY, REFUSED},
+    office::id_of,
+};
 
 /// Nobody listens there.
 const NOWHERE: u16 = 1;
@@ -144,11 +147,12 @@ async fn items_that_cannot_be_acknowledged_at_a_start_keep_no_other_from_its_nam
     let start = || network.start_on("comune", NOWHERE, &media.disk, &media.maps);
     let comune = start().await;
     let sequence = put(&comune, BACKOFFICE).await;
+    let item_id = id_of(sequence, &comune.core().store.fact(sequence).expect("readable"));
     comune.stop().await;
     let spool = network.path("comune/spool");
     // In whatever order the folder shows them.
     for n in 0..8 {
-        for (what, id) in [("waits", sequence.to_string()), ("done", "acknowledged long ago".to_owned())] {
+        for (what, id) in [("waits", item_id.clone()), ("done", "acknowledged long ago".to_owned())] {
             let item = format!("{{\"item_id\": \"{id}\"}}");
             std::fs::write(spool.join(format!(".partial/{what}-{n}.item.json")), item).expect("written");
         }
