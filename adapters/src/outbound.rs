@@ -10,4 +10,6 @@ mod place;
 mod sender;
 mod upload;
 
+#[cfg(test)]
+pub(crate) use self::sender::still_live;
 pub(crate) use self::{answer::expired, compose::send, sender::Sender};

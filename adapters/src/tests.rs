@@ -6,6 +6,7 @@ mod clock;
 mod delivery;
 mod inbox;
 mod keys;
+mod leases;
 mod lies;
 mod network;
 mod offline;

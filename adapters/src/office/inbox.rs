@@ -57,25 +57,39 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn new(core: Arc<Core>) -> Self {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
         Self { core, shown: Mutex::default(), changed: Arc::default() }
     }
 
     /// Up to `limit` items, oldest first; with the caller until acknowledged or released.
+    ///
+    /// # Errors
+    /// The store cannot be read; or nothing can be shown, and the store does not take that it is put off.
     pub(crate) async fn lease(&self, limit: usize) -> Result<Vec<Shown>, Refused> {
         let leased = self.core.store.lease(BACKOFFICE, limit, LOT_BYTES).map_err(unreadable)?;
+        let mut lot = Lot { core: &self.core, held: leased.iter().map(|leased| leased.sequence).collect() };
         let mut items = Vec::with_capacity(leased.len());
+        let mut refused = None;
         for leased in leased {
             match self.item(&leased) {
                 Ok(item) => items.push(Shown { sequence: leased.sequence, item }),
-                Err(refused) => self.set_aside(&leased, &refused).await,
+                Err(why) => match self.set_aside(&leased, &why).await {
+                    Ok(_) => lot.leaves(leased.sequence),
+                    Err(rejection) => refused = Some(rejected(rejection)),
+                },
             }
+        }
+        if let Some(refused) = refused.filter(|_| items.is_empty()) {
+            return Err(refused);
+        }
+        for shown in &items {
+            lot.leaves(shown.sequence);
         }
         Ok(items)
     }
 
     /// One damaged or unreadable item holds up no other.
-    async fn set_aside(&self, leased: &Leased, refused: &Refused) {
+    async fn set_aside(&self, leased: &Leased, refused: &Refused) -> Result<Done, Rejected> {
         tracing::error!(
             item = leased.sequence,
             reason = %refused.reason,
@@ -87,7 +101,7 @@ impl Inbox {
         let due_ms = self.core.clock.now_ms().saturating_add_unsigned(wait_ms);
         let (reason, detail) = (refused.reason.as_str().to_owned(), refused.detail.clone());
         let (sequence, queue) = (leased.sequence, BACKOFFICE.to_owned());
-        self.core.store.commit(vec![Change::FailAttempt { sequence, queue, reason, detail, due_ms }]).await;
+        self.core.store.commit_one(Change::FailAttempt { sequence, queue, reason, detail, due_ms }).await
     }
 
     /// Gives back what was leased and not acknowledged.
@@ -216,6 +230,25 @@ impl Inbox {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<u64>> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a lot still holds. Dropped with its reader in the middle, or with what could not be put off, it gives that back.
+struct Lot<'a> {
+    core: &'a Core,
+    held: Vec<u64>,
+}
+
+impl Lot<'_> {
+    /// Somebody else answers for it now: the reader, or the store.
+    fn leaves(&mut self, sequence: u64) {
+        self.held.retain(|held| *held != sequence);
+    }
+}
+
+impl Drop for Lot<'_> {
+    fn drop(&mut self) {
+        self.core.store.release(BACKOFFICE, &self.held);
     }
 }
 

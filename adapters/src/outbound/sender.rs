@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{Instant, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,7 +26,7 @@ use tramite_store::{Leased, accepted};
 use super::{answer, upload};
 use crate::{
     backoff::Backoff,
-    core::{Core, GATEWAY, origin, unreadable},
+    core::{Core, GATEWAY, origin, rejected, unreadable},
     link::refusal_of,
 };
 
@@ -115,18 +115,14 @@ impl Session {
         // Dropped with the session, and the uploads with it.
         let mut tasks = JoinSet::new();
         loop {
-            let slot = self.slot().await?;
-            let leased = self.lease().await?;
-            let now_ms = self.core.clock.now_ms();
-            let past = |leased: &Leased| is_past(leased, now_ms) && self.core.store.believes(now_ms);
-            let (late, live): (Vec<_>, Vec<_>) = leased.into_iter().partition(past);
-            if !late.is_empty() {
-                let end = |leased| {
-                    answer::expired(&self.core, leased)
-                        .unwrap_or_else(|unread| answer::fail(&self.core, leased, &unread))
-                };
-                self.core.store.commit(late.iter().map(end).collect()).await;
-            }
+            let next = async { Ok::<_, Refused>((self.slot().await?, self.lease().await?)) };
+            let (slot, leased) = tokio::select! {
+                biased;
+                // Heard of at once, however long nothing else arrives: what it could not put off is still leased.
+                failed = first_failed(&mut tasks) => return Err(failed),
+                next = next => next?,
+            };
+            let live = still_live(&self.core, leased);
             let (heavy, light): (Vec<_>, Vec<_>) =
                 live.into_iter().partition(|leased| accepted(&leased.fact).is_some_and(|fact| !fact.parts.is_empty()));
             if !light.is_empty() {
@@ -139,12 +135,9 @@ impl Session {
             // A full lot on its way is enough: its leases and contents are in memory.
             while tasks.len() >= FRAME_MESSAGES {
                 match tasks.join_next().await {
-                    Some(done) => done.unwrap_or_else(|_| Err(Refused::because(Reason::Internal)))?,
+                    Some(done) => ended(done)?,
                     None => break,
                 }
-            }
-            while let Some(done) = tasks.try_join_next() {
-                done.unwrap_or_else(|_| Err(Refused::because(Reason::Internal)))?;
             }
         }
     }
@@ -175,8 +168,9 @@ impl Session {
             Err(refused) => Err(refused),
         };
         if let Err(refused) = uploaded {
-            self.core.store.commit(vec![answer::fail(&self.core, &leased, &refused)]).await;
-            return Ok(());
+            let failed = self.core.store.commit_one(answer::fail(&self.core, &leased, &refused)).await;
+            // Not put off, it would stay with a sender that has done with it: the session ends, and gives it back.
+            return failed.map(drop).map_err(rejected);
         }
         let slot = self.slot().await?;
         self.send(slot, vec![leased]).await
@@ -237,13 +231,35 @@ impl Session {
         let changes = answer::changes(&self.core, &frame.leased, answer).await?;
         for done in self.core.store.commit(changes).await {
             if let Err(error) = done {
-                return Err(crate::core::rejected(error));
+                return Err(rejected(error));
             }
         }
         Ok(())
     }
 }
 
-fn is_past(leased: &Leased, now_ms: i64) -> bool {
-    accepted(&leased.fact).is_some_and(|fact| fact.expires_ms != 0 && fact.expires_ms <= now_ms)
+/// Waits for a task that failed, for ever if none does.
+async fn first_failed(tasks: &mut JoinSet<Result<(), Refused>>) -> Refused {
+    while let Some(done) = tasks.join_next().await {
+        if let Err(refused) = ended(done) {
+            return refused;
+        }
+    }
+    std::future::pending().await
+}
+
+/// How a task ended; one that panicked has failed.
+fn ended(done: Result<Result<(), Refused>, JoinError>) -> Result<(), Refused> {
+    done.unwrap_or_else(|_| Err(Refused::because(Reason::Internal)))
+}
+
+/// What has not passed its time since it was leased. The rest goes back: what expires must be nobody's, and is the janitor's to end.
+pub(crate) fn still_live(core: &Core, leased: Vec<Leased>) -> Vec<Leased> {
+    let now_ms = core.clock.now_ms();
+    let is_past =
+        |leased: &Leased| accepted(&leased.fact).is_some_and(|fact| fact.expires_ms != 0 && fact.expires_ms <= now_ms);
+    let is_late = |leased: &Leased| is_past(leased) && core.store.believes(now_ms);
+    let (late, live): (Vec<_>, Vec<_>) = leased.into_iter().partition(is_late);
+    core.store.release(GATEWAY, &late.iter().map(|late| late.sequence).collect::<Vec<_>>());
+    live
 }

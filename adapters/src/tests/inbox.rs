@@ -3,16 +3,18 @@
 use bytes::Bytes;
 use prost::Message as _;
 use tramite_proto::pb::{backoffice::v1 as pb, journal::v1::Accepted};
-use tramite_store::{Change, Done, disk::SimulatedDisk, map::MemoryMaps};
+use tramite_store::{Change, Done, Work, disk::SimulatedDisk, map::MemoryMaps};
 
 use super::{
     delivery::waiting,
-    network::{Institution, Network},
+    network::{Institution, Network, reason},
 };
-use crate::core::BACKOFFICE;
+use crate::{Surroundings, core::BACKOFFICE, office::Inbox};
 
 /// Nobody listens there.
 const NOWHERE: u16 = 1;
+/// Rows without which no fact is written.
+const CLOCK: u8 = b'y';
 
 /// Puts news into the inbox, about a message of that name. Gives its sequence.
 async fn news(adapter: &Institution, about: &str) -> u64 {
@@ -67,12 +69,12 @@ async fn an_acknowledgement_of_what_a_restore_took_away_ends_nothing_that_nobody
 async fn an_item_under_an_id_of_an_earlier_version_is_written_to_the_spool_again() {
     let network = Network::new();
     let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
-    let without = || {
+    let without_spool = || {
         let mut config = network.config("comune", NOWHERE);
         config.spool = None;
         config
     };
-    let comune = network.start_config_on(without(), &disk, &maps).await;
+    let comune = network.start_in(without_spool(), network.around(&disk, &maps)).await;
     let sequence = news(&comune, "something").await;
     comune.stop().await;
     // A crash of that version when the files were whole and nothing was acknowledged.
@@ -95,4 +97,44 @@ async fn an_item_under_an_id_of_an_earlier_version_is_written_to_the_spool_again
     let acknowledged = async || (comune.core().store.queue(BACKOFFICE).expect("readable").waiting == 0).then_some(());
     super::network::until(acknowledged).await;
     comune.stop().await;
+}
+
+#[tokio::test]
+async fn items_of_a_lot_whose_reader_goes_away_meanwhile_are_shown_to_the_next() {
+    let network = Network::new();
+    // Its writer waits for this very task, so that nothing is answered before the reader is gone.
+    let around = Surroundings { work: Work::Task, ..network.around(&SimulatedDisk::new(), &MemoryMaps::new()) };
+    let mut inps = network.start_in(network.config("inps", NOWHERE), around).await;
+    put(&inps, "what cannot be opened", Vec::new()).await;
+    news(&inps, "what can").await;
+    let inbox = Inbox::new(inps.core());
+    tokio::select! {
+        biased;
+        leased = inbox.lease(2) => panic!("put off already: {leased:?}"),
+        () = std::future::ready(()) => {}
+    }
+    drop(inbox);
+    assert_eq!(waiting(&mut inps.office).await.iter().map(about).collect::<Vec<_>>(), ["what can"]);
+    inps.stop().await;
+}
+
+#[tokio::test]
+async fn an_item_that_cannot_be_put_off_is_nobodys_and_holds_up_no_other() {
+    let network = Network::new();
+    let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
+    let inps = network.start_on("inps", NOWHERE, &disk, &maps).await;
+    let unreadable = put(&inps, "what cannot be opened", Vec::new()).await;
+    news(&inps, "what can").await;
+    inps.stop().await;
+    maps.spoil(CLOCK);
+    let mut inps = network.start_on("inps", NOWHERE, &disk, &maps).await;
+    let watch = pb::WatchInboxRequest { follow: false, window: 0 };
+    let mut inbox = inps.office.watch_inbox(watch).await.expect("an inbox").into_inner();
+    assert_eq!(about(&inbox.message().await.expect("a stream").expect("an item")), "what can");
+    let refused = inbox.message().await.expect_err("what is left can be neither shown nor put off");
+    assert_eq!(reason(&refused), "STORE_FAILED");
+    maps.mend();
+    assert_eq!(waiting(&mut inps.office).await.iter().map(about).collect::<Vec<_>>(), ["what can"]);
+    assert_eq!(inps.core().store.history(unreadable).expect("readable").len(), 1, "now it is put off");
+    inps.stop().await;
 }

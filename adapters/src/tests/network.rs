@@ -158,17 +158,18 @@ segment_mib = 1
 
     /// Starts an adapter with journal and outbox where reading can be made to fail.
     pub(super) async fn start_on(&self, name: &str, port: u16, disk: &SimulatedDisk, maps: &MemoryMaps) -> Institution {
-        self.start_config_on(self.config(name, port), disk, maps).await
+        self.start_in(self.config(name, port), self.around(disk, maps)).await
     }
 
-    /// The same with a configuration of its own.
-    pub(super) async fn start_config_on(&self, config: Config, disk: &SimulatedDisk, maps: &MemoryMaps) -> Institution {
+    /// Surroundings where reading can be made to fail.
+    pub(super) fn around(&self, disk: &SimulatedDisk, maps: &MemoryMaps) -> Surroundings {
         let (disk, maps) = (Arc::new(disk.clone()), Arc::new(maps.clone()));
         let around = Surroundings::real(Arc::new(self.clock.clone()));
-        self.start_in(config, Surroundings { disk, maps: Some(maps), ..around }).await
+        Surroundings { disk, maps: Some(maps), ..around }
     }
 
-    async fn start_in(&self, config: Config, around: Surroundings) -> Institution {
+    /// Starts an adapter with a configuration and surroundings of its own.
+    pub(super) async fn start_in(&self, config: Config, around: Surroundings) -> Institution {
         let stop = CancellationToken::new();
         let running = Adapter::start_in(config, around, stop.clone()).await;
         let running = running.expect("starts");

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::Stream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming, transport::Server};
@@ -53,6 +53,15 @@ pub(super) enum Answer {
     Refuse(Reason),
 }
 
+/// What becomes of calls of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Calls {
+    Served,
+    Refused,
+    /// Nothing is read or said before that changes.
+    Unheard,
+}
+
 pub(super) struct StandIn {
     pub(super) address: SocketAddr,
     pub(super) state: Arc<State>,
@@ -72,6 +81,8 @@ pub(super) struct State {
     pub(super) parts: Mutex<HashMap<(String, u32), Vec<u8>>>,
     /// The directory gives no list.
     pub(super) no_list: AtomicBool,
+    /// What it does with the calls of each kind.
+    pub(super) put_part: watch::Sender<Calls>,
 }
 
 impl StandIn {
@@ -99,6 +110,7 @@ impl StandIn {
             requests: sender,
             parts: Mutex::default(),
             no_list: AtomicBool::new(false),
+            put_part: watch::Sender::new(Calls::Served),
         });
         let stop = CancellationToken::new();
         let incoming = listener.incoming(&stop);
@@ -225,6 +237,14 @@ pub(super) fn notice(id: u64, mid: &str, evidence: &Statement, receipt: Option<&
 #[derive(Clone)]
 struct Service(Arc<State>);
 
+/// Waits until calls are heard.
+async fn heard(calls: &watch::Sender<Calls>) -> Result<(), Status> {
+    match *calls.subscribe().wait_for(|calls| *calls != Calls::Unheard).await.expect("it lives") {
+        Calls::Refused => Err(Status::unavailable("not today")),
+        _ => Ok(()),
+    }
+}
+
 fn caller<T>(request: &Request<T>) -> String {
     request.extensions().get::<Arc<Peer>>().expect("a peer").name().to_string()
 }
@@ -333,6 +353,7 @@ impl exchange_server::Exchange for Service {
         &self,
         request: Request<Streaming<ex::PutPartRequest>>,
     ) -> Result<Response<ex::PutPartResponse>, Status> {
+        heard(&self.0.put_part).await?;
         let mut frames = request.into_inner();
         let mut header = None;
         let mut bytes = Vec::new();
