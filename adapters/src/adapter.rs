@@ -10,6 +10,7 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     path::PathBuf,
     sync::{Arc, Weak, atomic::AtomicU64},
+    time::Duration,
 };
 
 use tokio::task::{JoinHandle, JoinSet};
@@ -46,6 +47,9 @@ use crate::{
     spool::Spool,
 };
 
+/// A gateway that answers nothing for so long, or takes nothing of an attachment, is taken as gone.
+pub const ANSWER_MAX: Duration = Duration::from_secs(30);
+
 /// Starts adapters.
 #[derive(Debug)]
 pub struct Adapter;
@@ -65,6 +69,8 @@ pub struct Surroundings {
     pub network: Arc<dyn Network>,
     /// What the store's writer runs on.
     pub work: Work,
+    /// How long the gateway may leave something without an answer.
+    pub answer_max: Duration,
 }
 
 impl Surroundings {
@@ -78,6 +84,7 @@ impl Surroundings {
             maps: None,
             network: Tcp::shared(),
             work: Work::Threads,
+            answer_max: ANSWER_MAX,
         }
     }
 }
@@ -188,6 +195,7 @@ impl Adapter {
             inbox_bytes_max: u64::from(config.store.inbox_mib) << 20,
             keyring: Arc::new(Keyring::new(trust.clone())),
             own,
+            answer_max: around.answer_max,
             metrics: Arc::new(Metrics::new()),
             link: Link::new(channel, farewells),
         });

@@ -2,9 +2,12 @@
 //!
 //! Knows the queues and the words in which the store's refusals become the contract's. Never knows what a task does with it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use tramite_certs::keyring::Keyring;
@@ -40,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) inbox_bytes_max: u64,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) own: Arc<Own>,
+    /// A gateway that answers nothing for so long, or takes nothing, is taken as gone.
+    pub(crate) answer_max: Duration,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) link: Link,
 }

@@ -35,7 +35,7 @@ mod recount;
 pub mod request;
 mod spool;
 
-pub use adapter::{Adapter, Ended, Running, StartError, Surroundings};
+pub use adapter::{ANSWER_MAX, Adapter, Ended, Running, StartError, Surroundings};
 pub use config::{Config, ConfigError};
 pub use entropy::Entropy;
 pub use own::OwnError;

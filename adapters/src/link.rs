@@ -3,9 +3,12 @@
 //! Knows whether the gateway listens to this adapter. Never knows what is said. Invariant: what it shows is a hint for people; every
 //! call finds out for itself.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::watch;
@@ -37,6 +40,25 @@ pub(crate) struct Standing {
     superseded_ms: i64,
 }
 
+/// What goes out to the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Way {
+    Messages,
+    Attachments,
+}
+
+impl Way {
+    /// What it means that nothing goes this way, for people.
+    pub(crate) fn blocked(self) -> &'static str {
+        match self {
+            Self::Messages => {
+                "the gateway does not answer the messages that it is sent; they wait here and are tried again"
+            }
+            Self::Attachments => "the gateway does not take attachments; their messages wait here and are tried again",
+        }
+    }
+}
+
 /// The connection.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -46,6 +68,8 @@ pub(crate) struct Link {
     /// The one that was told last.
     told: Mutex<Option<Farewell>>,
     standing: Mutex<Standing>,
+    /// Where the gateway left the last that was sent without an answer.
+    blocked: Mutex<BTreeSet<Way>>,
     /// True once the gateway has this adapter's key record, without which it believes nothing that the adapter says.
     introduced: watch::Sender<bool>,
     refused: AtomicU64,
@@ -61,6 +85,7 @@ impl Link {
             farewells,
             told: Mutex::default(),
             standing: Mutex::new(standing),
+            blocked: Mutex::default(),
             introduced: watch::Sender::new(false),
             refused: AtomicU64::new(0),
             introduce: tokio::sync::Notify::new(),
@@ -113,6 +138,22 @@ impl Link {
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         standing.connected = false;
         problem.clone_into(&mut standing.problem);
+    }
+
+    /// The gateway left something without an answer that was sent this way.
+    pub(crate) fn blocks(&self, way: Way) -> Refused {
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner).insert(way);
+        Refused::new(Reason::GatewayUnavailable, way.blocked())
+    }
+
+    /// It has answered.
+    pub(crate) fn answers(&self, way: Way) {
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner).remove(&way);
+    }
+
+    /// A way that nothing goes, connected or not.
+    pub(crate) fn blocked(&self) -> Option<Way> {
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner).first().copied()
     }
 
     /// Messages that the gateway refused for good since start.

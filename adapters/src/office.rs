@@ -105,12 +105,15 @@ impl Office {
     pub(crate) fn status(&self) -> Result<pb::Status, Refused> {
         let standing = self.core.link.standing();
         let store = &self.core.store;
+        let outbox = store.queue(GATEWAY).map_err(unreadable)?.waiting;
+        // Once nothing waits, nothing is wrong, although no answer has told so.
+        let blocked = self.core.link.blocked().filter(|_| outbox > 0 && standing.problem.is_empty());
         Ok(pb::Status {
             institution: self.core.name.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             connected: standing.connected,
-            problem: standing.problem,
-            outbox: store.queue(GATEWAY).map_err(unreadable)?.waiting,
+            problem: blocked.map_or(standing.problem, |way| way.blocked().to_owned()),
+            outbox,
             inbox: store.queue(BACKOFFICE).map_err(unreadable)?.waiting,
             refused: self.core.link.refused_for_good(),
             connected_since_ms: standing.since_ms,

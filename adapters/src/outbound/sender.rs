@@ -1,7 +1,8 @@
 //! The sender: hands what waits for the gateway over its Submit stream, several frames in flight.
 //!
 //! Knows frames, leases and the stream. Never knows what an answer means: that is `answer`. Invariants: every lease of a stream that
-//! ended is given back; messages of one conversation go one after the other, because the store leases only the first.
+//! ended is given back; messages of one conversation go one after the other, because the store leases only the first; a gateway that leaves
+//! a frame without an answer ends the stream, whatever else it answers.
 
 use std::{
     collections::HashMap,
@@ -9,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use prost::Message as _;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::{JoinError, JoinSet},
@@ -27,7 +29,7 @@ use super::{answer, upload};
 use crate::{
     backoff::Backoff,
     core::{Core, GATEWAY, origin, rejected, unreadable},
-    link::refusal_of,
+    link::{Way, refusal_of},
 };
 
 /// Messages of a frame, as the contract says.
@@ -38,13 +40,16 @@ const FRAME_BYTES: usize = 6 * 1024 * 1024;
 const FRAMES_IN_FLIGHT: usize = 4;
 /// Messages whose parts go up at the same time; more would only share the line.
 const UPLOADS: usize = 2;
-/// A gateway that has a frame for so long without an answer is taken as gone.
-const ANSWER: Duration = Duration::from_secs(30);
+/// Bytes a second of the slowest line that an office may have; a frame has so much longer than any other answer.
+const LINE_MIN: usize = 16 * 1024;
 
 /// A frame that waits for its answer.
 struct InFlight {
     leased: Vec<Leased>,
+    /// Since it is the gateway's turn: it was sent, or the frame before it answered.
     since: Instant,
+    /// How long it may take from then on.
+    patience: Duration,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -190,9 +195,10 @@ impl Session {
             });
         }
         let frame_id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let waiting = InFlight { leased, since: Instant::now(), _slot: slot };
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).insert(frame_id, waiting);
         let frame = SubmitFrame { frame_id, jws: framer.into_jws(), messages };
+        let patience = self.core.answer_max + Duration::from_secs((frame.encoded_len() / LINE_MIN) as u64);
+        let waiting = InFlight { leased, since: Instant::now(), patience, _slot: slot };
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).insert(frame_id, waiting);
         let sent = self.frames.send(frame).await;
         fail::fail_point!("outbound.sent");
         sent.map_err(|_| Refused::new(Reason::ConnectionLost, "the stream to the gateway is closed"))
@@ -201,32 +207,46 @@ impl Session {
     /// Takes answers, until there are none.
     async fn listen(&self, frames: mpsc::Receiver<SubmitFrame>) -> Result<(), Refused> {
         let mut client = self.core.link.exchange();
-        let stream = client.submit(ReceiverStream::new(frames)).await.map_err(|status| refusal_of(&status))?;
+        let answer_max = self.core.answer_max;
+        let stream = timeout(answer_max, client.submit(ReceiverStream::new(frames))).await;
+        let stream = stream.map_err(|_| self.core.link.blocks(Way::Messages))?.map_err(|status| refusal_of(&status))?;
         let mut answers = stream.into_inner();
         loop {
-            let answer = match timeout(ANSWER, answers.message()).await {
-                Ok(answer) => answer.map_err(|status| refusal_of(&status))?,
-                Err(_) if self.is_stuck() => {
-                    return Err(Refused::new(Reason::GatewayUnavailable, "the gateway did not answer a frame in time"));
-                }
-                Err(_) => continue,
+            let heard = match timeout(answer_max, answers.message()).await {
+                Ok(answer) => Some(self.answered(answer.map_err(|status| refusal_of(&status))?)?),
+                Err(_) => None,
             };
-            match answer {
-                Some(answer) => self.take(answer).await?,
-                None => return Err(Refused::new(Reason::ConnectionLost, "the gateway ended the stream")),
+            // After an answer too, which may be to every frame but one; and before the own disk takes its time.
+            let stuck = self.is_stuck();
+            if let Some((frame, answer)) = heard {
+                self.take(frame, answer).await?;
+            }
+            if stuck {
+                return Err(self.core.link.blocks(Way::Messages));
             }
         }
     }
 
     fn is_stuck(&self) -> bool {
         let in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        in_flight.values().any(|frame| frame.since.elapsed() > ANSWER)
+        in_flight.values().any(|frame| frame.since.elapsed() > frame.patience)
     }
 
-    async fn take(&self, answer: SubmitAnswer) -> Result<(), Refused> {
-        let frame = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).remove(&answer.frame_id);
-        let frame = frame
-            .ok_or_else(|| Refused::new(Reason::FrameInvalid, "the gateway answered a frame that it was not sent"))?;
+    /// The frame that has its answer. For those behind it the time begins anew: on a slow line they went out after it.
+    fn answered(&self, answer: Option<SubmitAnswer>) -> Result<(InFlight, SubmitAnswer), Refused> {
+        let ended = || Refused::new(Reason::ConnectionLost, "the gateway ended the stream");
+        let answer = answer.ok_or_else(ended)?;
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        let unknown = || Refused::new(Reason::FrameInvalid, "the gateway answered a frame that it was not sent");
+        let frame = in_flight.remove(&answer.frame_id).ok_or_else(unknown)?;
+        for (_, behind) in in_flight.iter_mut().filter(|(id, _)| **id > answer.frame_id) {
+            behind.since = Instant::now();
+        }
+        Ok((frame, answer))
+    }
+
+    async fn take(&self, frame: InFlight, answer: SubmitAnswer) -> Result<(), Refused> {
+        self.core.link.answers(Way::Messages);
         fail::fail_point!("outbound.answered");
         let changes = answer::changes(&self.core, &frame.leased, answer).await?;
         for done in self.core.store.commit(changes).await {

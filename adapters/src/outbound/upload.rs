@@ -1,10 +1,16 @@
 //! Parts to the gateway, before the message that names them.
 //!
 //! Knows frames and the gateway's limits on them. Never knows what is in a part. A part is sent from its beginning at every attempt: the
-//! gateway answers at once when it has it already.
+//! gateway answers at once when it has it already. Invariant: a part of which the gateway takes nothing for long has failed.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use futures_util::StreamExt as _;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::timeout,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tramite_proto::{
     ids::MessageId,
@@ -14,7 +20,10 @@ use tramite_proto::{
     statement::Origin,
 };
 
-use crate::{core::Core, link::refusal_of};
+use crate::{
+    core::Core,
+    link::{Way, refusal_of},
+};
 
 /// Frames read ahead of the network.
 const FRAMES_AHEAD: usize = 4;
@@ -37,8 +46,11 @@ pub(super) async fn parts(core: &Core, origin: &Origin) -> Result<(), Refused> {
 async fn one(core: &Core, jti: &MessageId, header: PartHeader) -> Result<(), Refused> {
     let mut reader = core.store.part_reader(jti, header.part, 0).await?;
     let (frames, stream) = mpsc::channel(FRAMES_AHEAD);
+    let taken = Arc::new(Notify::new());
+    let tell = Arc::clone(&taken);
+    let stream = ReceiverStream::new(stream).inspect(move |_| tell.notify_one());
     let mut client = core.link.exchange();
-    let call = client.put_part(ReceiverStream::new(stream));
+    let mut call = std::pin::pin!(client.put_part(stream));
     let feed = async move {
         let mut frame = Frame::Header(header);
         loop {
@@ -53,7 +65,24 @@ async fn one(core: &Core, jti: &MessageId, header: PartHeader) -> Result<(), Ref
             frame = Frame::Data(data);
         }
     };
-    let (fed, answer) = tokio::join!(feed, call);
-    fed?;
-    answer.map(drop).map_err(|status| refusal_of(&status))
+    // Slow is well: each frame that is taken counts anew, and so does the answer after the last.
+    let stalled = async { while timeout(core.answer_max, taken.notified()).await.is_ok() {} };
+    let answered = async {
+        let answer = tokio::select! {
+            biased;
+            answer = &mut call => answer,
+            fed = feed => {
+                fed?;
+                call.await
+            }
+        };
+        answer.map(drop).map_err(|status| refusal_of(&status))
+    };
+    let done = tokio::select! {
+        biased;
+        done = answered => done,
+        () = stalled => return Err(core.link.blocks(Way::Attachments)),
+    };
+    core.link.answers(Way::Attachments);
+    done
 }

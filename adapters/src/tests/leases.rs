@@ -1,14 +1,16 @@
 //! What the sender holds, it gives back: to the gateway's answer, to the store, or to nobody in particular.
 
+use std::{sync::atomic::Ordering, time::Duration};
+
 use tramite_proto::{pb::backoffice::v1 as pb, reason::Reason};
 use tramite_store::{Change, disk::SimulatedDisk, map::MemoryMaps};
 
 use super::{
-    delivery::{next_item, pair},
+    delivery::{next_item, origin_of, pair},
     network::{Institution, Network, referral, until},
     stand_in::{Calls, StandIn},
 };
-use crate::{core::GATEWAY, outbound::still_live};
+use crate::{Surroundings, core::GATEWAY, outbound::still_live};
 
 /// Nobody listens there.
 const NOWHERE: u16 = 1;
@@ -100,4 +102,87 @@ async fn a_message_whose_failed_attempt_the_store_does_not_take_is_tried_again()
     gateway.message(0).await;
     caritas.stop().await;
     inps.stop().await;
+}
+
+/// The stand-in, and caritas, which knows inps and gives the gateway half a second to answer.
+async fn impatient(network: &Network) -> (StandIn, Institution) {
+    let gateway = StandIn::start(network).await;
+    let inps = network.start("inps", gateway.port()).await;
+    until(async || gateway.state.keys.lock().expect("lock").contains_key("inps").then_some(())).await;
+    let around = Surroundings {
+        answer_max: Duration::from_millis(500),
+        ..Surroundings::real(std::sync::Arc::new(network.clock.clone()))
+    };
+    let mut caritas = network.start_in(network.config("caritas", gateway.port()), around).await;
+    caritas.knows("inps").await;
+    inps.stop().await;
+    (gateway, caritas)
+}
+
+/// Waits until the status, connected, says so.
+async fn complains(caritas: &mut Institution, words: &str) {
+    until(async || {
+        let status = caritas.office.get_status(pb::GetStatusRequest {}).await.expect("a status").into_inner();
+        (status.connected && status.problem.contains(words)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_never_answers_a_submission_is_told_of_and_the_message_expires() {
+    let network = Network::new();
+    let (gateway, mut caritas) = impatient(&network).await;
+    gateway.state.submit.send_replace(Calls::Unheard);
+    caritas.office.send_referral(short_lived("r-1")).await.expect("kept");
+    complains(&mut caritas, "does not answer").await;
+    network.clock.advance(61_000);
+    assert_eq!(told(&mut caritas).await, "EXPIRED");
+    let status = caritas.office.get_status(pb::GetStatusRequest {}).await.expect("a status").into_inner();
+    assert_eq!((status.outbox, status.problem.as_str()), (0, ""), "nothing waits for it any more");
+    // It comes back: what is sent then arrives.
+    gateway.state.submit.send_replace(Calls::Served);
+    let sent = caritas.office.send_referral(short_lived("r-2")).await.expect("sent").into_inner();
+    let arrived = async || {
+        let submitted = gateway.state.submitted.lock().expect("lock").clone();
+        submitted.iter().any(|message| origin_of(message).0.jti.to_string() == sent.message_id).then_some(())
+    };
+    until(arrived).await;
+    caritas.stop().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_takes_no_part_is_told_of_and_holds_up_no_message_without_one() {
+    let network = Network::new();
+    let (gateway, mut caritas) = impatient(&network).await;
+    gateway.state.put_part.send_replace(Calls::Unheard);
+    for number in 0..3 {
+        let request = with_attachment(&mut caritas, &format!("heavy-{number}")).await;
+        caritas.office.send_referral(request).await.expect("kept");
+    }
+    complains(&mut caritas, "does not take attachments").await;
+    caritas.office.send_referral(short_lived("light")).await.expect("sent");
+    gateway.message(0).await;
+    network.clock.advance(61_000);
+    until(async || (caritas.core().store.queue(GATEWAY).expect("readable").waiting == 0).then_some(())).await;
+    assert_eq!(told(&mut caritas).await, "EXPIRED");
+    caritas.stop().await;
+}
+
+#[tokio::test]
+async fn a_frame_that_is_never_answered_is_sent_again_although_others_are() {
+    let network = Network::new();
+    let (gateway, mut caritas) = impatient(&network).await;
+    gateway.state.loses_frame.store(true, Ordering::Relaxed);
+    let sent = caritas.office.send_referral(short_lived("r-0")).await.expect("sent").into_inner();
+    let begun = std::time::Instant::now();
+    for number in 1.. {
+        assert!(begun.elapsed() < super::network::PATIENCE, "never sent again");
+        caritas.office.send_referral(short_lived(&format!("r-{number}"))).await.expect("sent");
+        gateway.message(number - 1).await;
+        let submitted = gateway.state.submitted.lock().expect("lock").clone();
+        if submitted.iter().any(|message| origin_of(message).0.jti.to_string() == sent.message_id) {
+            break;
+        }
+    }
+    caritas.stop().await;
 }

@@ -83,6 +83,9 @@ pub(super) struct State {
     pub(super) no_list: AtomicBool,
     /// What it does with the calls of each kind.
     pub(super) put_part: watch::Sender<Calls>,
+    pub(super) submit: watch::Sender<Calls>,
+    /// The next frame is read and never answered.
+    pub(super) loses_frame: AtomicBool,
 }
 
 impl StandIn {
@@ -111,6 +114,8 @@ impl StandIn {
             parts: Mutex::default(),
             no_list: AtomicBool::new(false),
             put_part: watch::Sender::new(Calls::Served),
+            submit: watch::Sender::new(Calls::Served),
+            loses_frame: AtomicBool::new(false),
         });
         let stop = CancellationToken::new();
         let incoming = listener.incoming(&stop);
@@ -309,10 +314,14 @@ impl exchange_server::Exchange for Service {
         &self,
         request: Request<Streaming<ex::SubmitFrame>>,
     ) -> Result<Response<Self::SubmitStream>, Status> {
+        heard(&self.0.submit).await?;
         let (mut frames, state) = (request.into_inner(), Arc::clone(&self.0));
         let (out, answers) = mpsc::channel(16);
         tokio::spawn(async move {
             while let Ok(Some(frame)) = frames.message().await {
+                if state.loses_frame.swap(false, Ordering::Relaxed) {
+                    continue;
+                }
                 let mut framer = Framer::new();
                 let mut results = Vec::new();
                 for message in frame.messages {

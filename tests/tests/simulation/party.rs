@@ -127,6 +127,7 @@ impl Party {
             maps: Some(Arc::clone(&self.maps)),
             network: network::simulated(),
             work: Work::Task,
+            answer_max: tramite_adapters::ANSWER_MAX,
         };
         let running = Adapter::start_in(stage.adapter(self.name)?, around, CancellationToken::new()).await?;
         Ok(running.wait().await?)
