@@ -127,7 +127,7 @@ impl Session {
                 failed = first_failed(&mut tasks) => return Err(failed),
                 next = next => next?,
             };
-            let live = still_live(&self.core, leased);
+            let live = still_live(&self.core, leased).await?;
             let (heavy, light): (Vec<_>, Vec<_>) =
                 live.into_iter().partition(|leased| accepted(&leased.fact).is_some_and(|fact| !fact.parts.is_empty()));
             if !light.is_empty() {
@@ -273,13 +273,23 @@ fn ended(done: Result<Result<(), Refused>, JoinError>) -> Result<(), Refused> {
     done.unwrap_or_else(|_| Err(Refused::because(Reason::Internal)))
 }
 
-/// What has not passed its time since it was leased. The rest goes back: what expires must be nobody's, and is the janitor's to end.
-pub(crate) fn still_live(core: &Core, leased: Vec<Leased>) -> Vec<Leased> {
+/// What has not passed its time since it was leased. The rest goes back first, as what expires must be nobody's, and ends here and now: offered
+/// again at once, it would be leased again and again.
+///
+/// # Errors
+/// The store does not take an end.
+pub(crate) async fn still_live(core: &Core, leased: Vec<Leased>) -> Result<Vec<Leased>, Refused> {
     let now_ms = core.clock.now_ms();
     let is_past =
         |leased: &Leased| accepted(&leased.fact).is_some_and(|fact| fact.expires_ms != 0 && fact.expires_ms <= now_ms);
     let is_late = |leased: &Leased| is_past(leased) && core.store.believes(now_ms);
     let (late, live): (Vec<_>, Vec<_>) = leased.into_iter().partition(is_late);
-    core.store.release(GATEWAY, &late.iter().map(|late| late.sequence).collect::<Vec<_>>());
-    live
+    if !late.is_empty() {
+        core.store.release(GATEWAY, &late.iter().map(|late| late.sequence).collect::<Vec<_>>());
+        let end = |late| answer::expired(core, late).unwrap_or_else(|unread| answer::fail(core, late, &unread));
+        for done in core.store.commit(late.iter().map(end).collect()).await {
+            done.map_err(rejected)?;
+        }
+    }
+    Ok(live)
 }

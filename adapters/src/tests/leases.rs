@@ -48,7 +48,7 @@ async fn with_attachment(adapter: &mut Institution, request_id: &str) -> pb::Sen
 }
 
 #[tokio::test]
-async fn what_expires_between_lease_and_frame_is_told_of() {
+async fn what_expires_between_lease_and_frame_ends_at_once_and_is_told_of() {
     let network = Network::new();
     let (gateway, mut caritas, inps) = pair(&network).await;
     caritas.knows("inps").await;
@@ -60,10 +60,11 @@ async fn what_expires_between_lease_and_frame_is_told_of() {
     let core = caritas.core();
     let leased = core.store.lease(GATEWAY, 64, usize::MAX).expect("readable");
     assert_eq!(leased.len(), 1);
-    let leased = still_live(&core, leased);
+    let leased = still_live(&core, leased).await.expect("a store");
     assert_eq!(leased.len(), 1, "its time has not come");
     network.clock.advance(61_000);
-    assert_eq!(still_live(&core, leased).len(), 0);
+    assert_eq!(still_live(&core, leased).await.expect("a store").len(), 0);
+    assert_eq!(core.store.queue(GATEWAY).expect("readable").waiting, 0, "it has ended");
     drop(core);
     assert_eq!(told(&mut caritas).await, "EXPIRED");
     caritas.stop().await;
