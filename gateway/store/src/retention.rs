@@ -176,9 +176,13 @@ fn find(shared: &Shared, before: u64, ask: &mut Ask<'_>) -> Result<HashMap<Strin
             }
             match &fact.kind {
                 Some(Kind::Accepted(it)) if it.case_id.is_empty() => {
-                    loose.insert(sequence, (it.id.clone(), it.queue.clone()));
+                    loose.insert(sequence, (own(&it.id), it.queue.clone()));
                 }
-                Some(Kind::Accepted(it)) if seen.insert(it.case_id.clone()) => met.push(it.case_id.clone()),
+                Some(Kind::Accepted(it)) if !seen.contains(&it.case_id) => {
+                    let case = own(&it.case_id);
+                    seen.insert(case.clone());
+                    met.push(case);
+                }
                 Some(Kind::Settled(it)) if is_end(it) && loose.contains_key(&it.sequence) => {
                     ended.push((it.sequence, sequence, it.notify.clone()));
                 }
@@ -217,6 +221,11 @@ fn find(shared: &Shared, before: u64, ask: &mut Ask<'_>) -> Result<HashMap<Strin
     Ok(records)
 }
 
+/// A copy. What was read shares the memory of all that was read with it, a block of some hundred facts, for as long as any of it is kept.
+fn own(bytes: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}
+
 fn is_end(settled: &Settled) -> bool {
     !matches!(settled.outcome(), Outcome::DeadLettered | Outcome::ReceiptAfterEnd)
 }
@@ -237,7 +246,7 @@ fn remembered(shared: &Shared, sequence: u64, id: &Bytes) -> Result<Option<Vec<B
     let row = row::<IdRow>(&shared.outbox, &rows::id(id))?.filter(|row| row.sequence == sequence);
     Ok(match row {
         None => Some(Vec::new()),
-        Some(row) if row.remember_ms == 0 && row.final_sequence != 0 => Some(vec![id.clone()]),
+        Some(row) if row.remember_ms == 0 && row.final_sequence != 0 => Some(vec![own(id)]),
         Some(_) => None,
     })
 }
@@ -299,7 +308,7 @@ impl Gone {
         let Some(Kind::Retired(retired)) = &fact.kind else {
             return Err(shared.outbox.distrust("a retirement's row names another fact").into());
         };
-        self.cases.extend(retired.cases.iter().cloned());
+        self.cases.extend(retired.cases.iter().map(|case| own(case)));
         self.messages.extend(&retired.messages);
         if retired.before <= written {
             self.last = self.last.max(sequence);

@@ -5,9 +5,11 @@
 
 use std::{
     env, fs,
+    future::poll_fn,
     io::Write as _,
     os::unix::fs::MetadataExt as _,
     path::Path,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -23,7 +25,7 @@ use tramite_proto::{
         statement::v1::Statement,
     },
 };
-use tramite_store::{Change, Done, Notary, Options, ReadError, Seams, Slot, Store, Work, accepted};
+use tramite_store::{Change, Done, Notary, Options, ReadError, Seams, Slot, Store, Work, Writer, accepted};
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 const T0: i64 = 1_800_000_000_000;
@@ -154,8 +156,7 @@ async fn sequence(store: &Store, change: Change) -> Result<u64, String> {
     }
 }
 
-/// One message in a group of its own, and if it does not wait, its receipt and the notice of it in groups of theirs.
-async fn message(store: &Store, number: u64, now_ms: i64) -> Result<(), String> {
+fn arrives(number: u64, now_ms: i64) -> Change {
     let fact = Accepted {
         queue: "inps".into(),
         id: id(number),
@@ -172,8 +173,12 @@ async fn message(store: &Store, number: u64, now_ms: i64) -> Result<(), String> 
     };
     let content = letters(number * 19, CONTENT_BYTES).into();
     let sign = vec![(Slot::Evidence, said("evidence", number))];
-    let accept = Change::Accept { fact: Box::new(fact), content, sign, mover: None };
-    let accepted = sequence(store, accept).await?;
+    Change::Accept { fact: Box::new(fact), content, sign, mover: None }
+}
+
+/// One message in a group of its own, and if it does not wait, its receipt and the notice of it in groups of theirs.
+async fn message(store: &Store, number: u64, now_ms: i64) -> Result<(), String> {
+    let accepted = sequence(store, arrives(number, now_ms)).await?;
     if number.is_multiple_of(WAITS) {
         return Ok(());
     }
@@ -209,6 +214,14 @@ fn memory() -> Option<u64> {
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
+fn options(folder: &Path) -> Options {
+    let mut options = Options::new(folder, "test");
+    options.segment_bytes = SEGMENT_BYTES;
+    options.recent_bytes = 1 << 20;
+    options.retention(RETENTION_DAYS);
+    options
+}
+
 /// Messages whose acceptance is there.
 fn retained(store: &Store) -> Result<u64, ReadError> {
     let (mut count, mut after) = (0, 0);
@@ -219,15 +232,65 @@ fn retained(store: &Store) -> Result<u64, ReadError> {
     Ok(count)
 }
 
+/// The most memory since this was last asked. None: this system does not count it anew.
+fn peak() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    fs::write("/proc/self/clear_refs", "5").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Has the writer do what is asked.
+async fn served(writer: &mut Writer, store: &Store, changes: Vec<Change>) {
+    let mut asked = pin!(store.commit(changes));
+    let answers = poll_fn(|context| {
+        let answer = asked.as_mut().poll(context);
+        if answer.is_pending() {
+            writer.step();
+            context.waker().wake_by_ref();
+        }
+        answer
+    });
+    assert!(answers.await.iter().all(Result::is_ok));
+}
+
+/// What is looked through, and stays, as it waits: some megabytes of facts.
+const OLD: u64 = 6_000;
+/// What a look may take for itself.
+const LOOK_BYTES: u64 = 2 * 1024 * 1024;
+
+#[tokio::test]
+async fn a_look_for_what_is_over_holds_little_of_what_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = ManualClock::new(T0);
+    let seams = Seams::real(Arc::new(clock.clone()), Arc::new(Pen::default()));
+    let (store, mut writer, _) = options(folder.path()).open(seams).unwrap();
+    let mut old: Vec<_> = (1..=OLD).map(|number| arrives(number, T0)).collect();
+    while !old.is_empty() {
+        served(&mut writer, &store, old.split_off(old.len().saturating_sub(100))).await;
+        writer.apply();
+    }
+    writer.compact();
+    let mut grown = Vec::new();
+    for _ in 0..2 * (RETENTION_DAYS + 2) {
+        clock.advance(12 * HOUR_MS);
+        let seen = Recorded { name: "clock/seen".into(), value: Some(Bytes::new()), ..Recorded::default() };
+        served(&mut writer, &store, vec![Change::Record { fact: Box::new(seen) }]).await;
+        writer.apply();
+        let before = peak().and_then(|_| peak());
+        writer.compact();
+        grown.extend(peak().zip(before).map(|(most, before)| most.saturating_sub(before)));
+    }
+    assert!(grown.iter().all(|grown| *grown < LOOK_BYTES), "{grown:?}");
+    writer.finish().unwrap();
+}
+
 #[test]
 fn months_of_churn_leave_what_waits_and_what_is_retained_and_memory_is_flat() {
     let messages = env::var("TRAMITE_CHURN").ok().and_then(|count| count.parse().ok()).unwrap_or(MESSAGES);
     let folder = tempfile::tempdir().unwrap();
     let clock = ManualClock::new(T0);
-    let mut options = Options::new(folder.path(), "test");
-    options.segment_bytes = SEGMENT_BYTES;
-    options.recent_bytes = 1 << 20;
-    options.retention(RETENTION_DAYS);
+    let options = options(folder.path());
     let seams = Seams::real(Arc::new(clock.clone()), Arc::new(Pen::default()));
     let (store, writer, _) = options.clone().open(seams).unwrap();
     let writing = writer.start(Work::Threads).unwrap();
