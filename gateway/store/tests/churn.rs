@@ -1,7 +1,8 @@
 //! Messages come and go for months, some of them wait, and the disk holds what waits and what is retained, and no more; nor does
 //! memory grow. Days pass on a clock of their own.
 //!
-//! `TRAMITE_CHURN=200000 cargo test -p tramite-store --test churn --release -- --nocapture` for an hour's work and its figures.
+//! `TRAMITE_CHURN=200000 cargo test -p tramite-store --test churn --release -- --nocapture` for an hour's work and its figures; with
+//! `MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=1048576`, which the program says for itself, as much memory as the program takes.
 
 use std::{
     env, fs,
