@@ -6,7 +6,7 @@ use tramite_proto::{pb::backoffice::v1 as pb, reason::Reason};
 use tramite_store::{Change, disk::SimulatedDisk, map::MemoryMaps};
 
 use super::{
-    delivery::{next_item, origin_of, pair},
+    delivery::{next_item, origin_of, pair, put},
     network::{Institution, Network, referral, until},
     stand_in::{Calls, StandIn},
 };
@@ -33,15 +33,7 @@ fn short_lived(request_id: &str) -> pb::SendReferralRequest {
 
 /// The same with an attachment.
 async fn with_attachment(adapter: &mut Institution, request_id: &str) -> pb::SendReferralRequest {
-    use pb::put_attachment_request::Frame;
-    let header = pb::AttachmentHeader {
-        name: "delega.pdf".into(),
-        media_type: "application/pdf".into(),
-        document: String::new(),
-    };
-    let frames = [Frame::Header(header), Frame::Data(vec![7; 100_000].into())];
-    let frames = frames.map(|frame| pb::PutAttachmentRequest { frame: Some(frame) });
-    let stored = adapter.office.put_attachment(tokio_stream::iter(frames)).await.expect("stored").into_inner();
+    let stored = put(&mut adapter.office, &[7; 100_000]).await;
     let mut request = short_lived(request_id);
     request.sending.as_mut().expect("sending").attachments = vec![stored.attachment_id];
     request

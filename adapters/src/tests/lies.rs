@@ -12,7 +12,7 @@ use tramite_proto::{
 };
 
 use super::{
-    delivery::{next_item, origin_of, pair, waiting},
+    delivery::{next_item, origin_of, pair, put, waiting},
     network::{Network, referral, until},
     stand_in::{self, Answer, StandIn},
 };
@@ -222,17 +222,7 @@ async fn a_directory_without_a_list_keeps_nobody_from_being_introduced() {
 async fn a_damaged_part_is_put_off_and_the_true_one_is_still_taken() {
     let network = Network::new();
     let (mut gateway, mut caritas, inps) = pair(&network).await;
-    let header = pb::AttachmentHeader {
-        name: "delega.pdf".into(),
-        media_type: "application/pdf".into(),
-        document: String::new(),
-    };
-    let frames = [
-        pb::put_attachment_request::Frame::Header(header),
-        pb::put_attachment_request::Frame::Data(vec![7_u8; 200_000].into()),
-    ];
-    let frames = frames.map(|frame| pb::PutAttachmentRequest { frame: Some(frame) });
-    let stored = caritas.office.put_attachment(tokio_stream::iter(frames)).await.expect("stored").into_inner();
+    let stored = put(&mut caritas.office, &[7; 200_000]).await;
     let mut request = referral("r-1", "inps");
     request.sending.as_mut().expect("sending").attachments = vec![stored.attachment_id];
     let sent = caritas.office.send_referral(request).await.expect("sent").into_inner();
