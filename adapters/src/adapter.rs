@@ -36,7 +36,7 @@ use crate::{
     config::Config,
     core::Core,
     entropy::Entropy,
-    inbound::Receiver,
+    inbound::{Receiver, Unanswered},
     janitor,
     link::Link,
     metrics::Metrics,
@@ -193,6 +193,7 @@ impl Adapter {
             store,
             inbox_bytes: AtomicU64::new(0),
             inbox_bytes_max: u64::from(config.store.inbox_mib) << 20,
+            unanswered: Unanswered::default(),
             keyring: Arc::new(Keyring::new(trust.clone())),
             own,
             answer_max: around.answer_max,
@@ -248,6 +249,7 @@ async fn begin(
 ) -> Result<Begun, StartError> {
     core.restore_keys()?;
     core.count_inbox()?;
+    core.unanswered.restore(&core.store)?;
     janitor::look_at_clock(core).await;
     let folder = config.data.join("attachments");
     let attachments = Attachments::open(&folder, Arc::clone(&around.clock), around.entropy.clone());

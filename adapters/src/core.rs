@@ -20,7 +20,7 @@ use tramite_proto::{
 };
 use tramite_store::{ReadError, Rejected, Store, accepted};
 
-use crate::{config::Defaults, entropy::Entropy, link::Link, metrics::Metrics, own::Own};
+use crate::{config::Defaults, entropy::Entropy, inbound::Unanswered, link::Link, metrics::Metrics, own::Own};
 
 /// What waits for the gateway.
 pub(crate) const GATEWAY: &str = "gateway";
@@ -41,6 +41,7 @@ pub(crate) struct Core {
     /// Sealed bytes that wait for the back office or are on their way there, and how many may.
     pub(crate) inbox_bytes: AtomicU64,
     pub(crate) inbox_bytes_max: u64,
+    pub(crate) unanswered: Unanswered,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) own: Arc<Own>,
     /// A gateway that answers nothing for so long, or takes nothing, is taken as gone.

@@ -1,15 +1,16 @@
 //! In: from the gateway's delivery to the back office's inbox, and the receipt.
 //!
 //! `receiver` holds the Receive stream; `check` judges a delivery; `fetch` brings its parts; `take` has it on the disk with a signed
-//! receipt; `notice` does the like for news about what was sent. Invariants: a receipt that says opened is signed only when everything
-//! that it vouches for is on the disk; a message that came before gets the receipt that it got, and the back office never a second one;
-//! nothing that the gateway says or passes on is believed unless it checks.
+//! receipt, which `unanswered` says again until it is heard; `notice` does the like for news about what was sent. Invariants: a receipt that
+//! says opened is signed only when everything that it vouches for is on the disk; a message that came before gets the receipt that it got,
+//! and the back office never a second one; nothing that the gateway says or passes on is believed unless it checks.
 
 mod check;
 mod fetch;
 mod notice;
 mod receiver;
 mod take;
+mod unanswered;
 
 use tramite_store::Change;
 
@@ -18,6 +19,7 @@ pub(crate) use self::{
     notice::{CASE_EXPIRED, OPENED, UNOPENED, shown},
     receiver::Receiver,
     take::settle_refused,
+    unanswered::Unanswered,
 };
 
 /// The same change without its move of a case.

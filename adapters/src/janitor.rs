@@ -1,5 +1,5 @@
-//! What must happen by itself: a look at the clock, messages that expire here, refusals that were not ended, attachments that were never
-//! sent, keys that change on the disk.
+//! What must happen by itself: a look at the clock, messages that expire here, refusals that were not ended, the mark of what was answered,
+//! attachments that were never sent, keys that change on the disk.
 //!
 //! Knows intervals. Never knows how any of it is done. Invariants: nothing here is needed for what was acknowledged to stay safe; by a
 //! clock that is not believed nothing expires and nothing is removed; none of it waits for another.
@@ -25,6 +25,8 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 const REFUSALS_AGAIN: Duration = Duration::from_secs(5);
 /// New key files are in use within this.
 const KEYS_EVERY: Duration = Duration::from_secs(5);
+/// How far receipts were answered is recorded so often, while it changes: a restart says again what came since.
+const MARK_EVERY: Duration = Duration::from_secs(10);
 /// Attachments are kept a day; a little longer does no harm.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// Messages that expire at one look.
@@ -38,6 +40,7 @@ pub(crate) async fn run(core: Arc<Core>, attachments: Attachments, stop: Cancell
         () = stop.cancelled() => {}
         _ = ends => {}
         () = watch_keys(&core) => {}
+        () = mark(&core) => {}
         () = sweep(&core, &attachments) => {}
     }
 }
@@ -126,6 +129,15 @@ fn end(core: &Core, row: &MessageRow) -> Result<(Bytes, Change), Refused> {
     let case = accepted(&fact).map(|accepted| accepted.case_id.clone()).unwrap_or_default();
     let leased = Leased { sequence: row.sequence, attempt: row.attempts, fact, content: Bytes::new() };
     Ok((case, outbound::expired(core, &leased)?))
+}
+
+async fn mark(core: &Core) {
+    loop {
+        sleep(MARK_EVERY).await;
+        if let Err(refused) = core.unanswered.mark(&core.store).await {
+            tracing::warn!(reason = %refused.reason, detail = refused.detail, "how far receipts were answered was not recorded");
+        }
+    }
 }
 
 async fn watch_keys(core: &Core) {

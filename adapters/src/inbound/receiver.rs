@@ -42,6 +42,8 @@ use crate::{
 
 /// Deliveries on their way: four frames, so that the line stays busy while a frame is on its way to the disk.
 const CREDIT: u32 = 256;
+/// Receipts that are said again in one request.
+const SETTLEMENTS_MAX: usize = 64;
 /// Requests that wait for the line.
 const REQUESTS_AHEAD: usize = 16;
 
@@ -93,6 +95,7 @@ impl Receiver {
         tracing::info!(gateway = %self.core.gateway, "connected to the gateway");
         // Dropped with the stream: what was not settled comes again.
         let mut tasks = JoinSet::new();
+        self.say_again(&requests, &mut tasks)?;
         loop {
             let frame = frames.message().await.map_err(|status| refusal_of(&status))?;
             let frame = frame.ok_or_else(|| Refused::new(Reason::ConnectionLost, "the gateway ended the stream"))?;
@@ -102,10 +105,28 @@ impl Receiver {
         }
     }
 
+    /// The receipts that an earlier stream lost.
+    fn say_again(&self, requests: &mpsc::Sender<ReceiveRequest>, tasks: &mut JoinSet<()>) -> Result<(), Refused> {
+        let receipts = self.core.unanswered.receipts(&self.core.store)?;
+        let requests = requests.clone();
+        tasks.spawn(async move {
+            for some in receipts.chunks(SETTLEMENTS_MAX) {
+                let (framed, settlements) = framed(some);
+                // They come with no delivery of this stream, so they make no room in it.
+                drop(requests.send(ReceiveRequest { credit: 0, jws: framed, settlements }).await);
+            }
+        });
+        Ok(())
+    }
+
     /// What the gateway says to settlements.
     fn heed(&self, answers: &[SettlementAnswer]) {
-        for refusal in answers.iter().filter_map(|answer| answer.refused.as_ref()) {
-            let refused = Refused::from_refusal(refusal);
+        for answer in answers {
+            let refused = answer.refused.as_ref().map(Refused::from_refusal);
+            if !refused.as_ref().is_some_and(Refused::retryable) {
+                self.core.unanswered.ends(answer.delivery_id);
+            }
+            let Some(refused) = refused else { continue };
             tracing::error!(reason = %refused.reason, detail = refused.detail, "the gateway did not take a settlement");
             if refused.reason == Reason::SignerUnknown {
                 self.core.link.introduce.notify_one();
@@ -169,6 +190,9 @@ impl Work {
     async fn deliveries(self, mut arrived: Vec<Arrived>) {
         fail::fail_point!("inbound.received");
         let spans: Vec<_> = arrived.iter_mut().map(Arrived::span).collect();
+        for arrived in &arrived {
+            self.core.unanswered.begins(&self.core.store, arrived.delivery_id, arrived.origin.jti);
+        }
         let turns: Vec<_> = arrived.iter().map(|arrived| Turn::take(&self.busy, arrived.origin.jti)).collect();
         let looks = arrived.iter().zip(&turns).zip(spans);
         let looks = looks.map(|((arrived, turn), span)| self.look(arrived, turn.is_some()).instrument(span));
@@ -262,7 +286,10 @@ impl Work {
             .map(|(delivery_id, verdict)| {
                 let outcome = match verdict {
                     Verdict::Receipt(receipt) => receipt_outcome(&mut framer, &receipt),
-                    Verdict::Later(refused) => self.later(&refused),
+                    Verdict::Later(refused) => {
+                        self.core.unanswered.ends(delivery_id);
+                        self.later(&refused)
+                    }
                 };
                 Settlement { delivery_id, outcome: Some(outcome) }
             })
@@ -285,6 +312,16 @@ impl Work {
         // The stream is gone: what it brought comes again.
         drop(self.requests.send(ReceiveRequest { credit, jws, settlements }).await);
     }
+}
+
+fn framed(receipts: &[(u64, Statement)]) -> (Vec<String>, Vec<Settlement>) {
+    let mut framer = Framer::new();
+    let settle = |(delivery_id, receipt): &(u64, Statement)| Settlement {
+        delivery_id: *delivery_id,
+        outcome: Some(receipt_outcome(&mut framer, receipt)),
+    };
+    let settlements = receipts.iter().map(settle).collect();
+    (framer.into_jws(), settlements)
 }
 
 fn receipt_outcome(framer: &mut Framer, receipt: &Statement) -> Outcome {

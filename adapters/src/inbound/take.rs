@@ -110,6 +110,7 @@ pub(super) fn acceptance(core: &Core, arrived: &Arrived) -> Change {
         }),
         enc: arrived.enc.clone(),
         parts: parts(origin),
+        delivery_id: arrived.delivery_id,
         ..fact(arrived, Bytes::copy_from_slice(origin.jti.as_bytes()))
     };
     let mover = Mover::Institution { issuer: origin.iss.to_string(), audience: origin.aud.to_string() };

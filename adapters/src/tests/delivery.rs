@@ -215,3 +215,37 @@ async fn attachments_arrive_whole_even_when_the_line_breaks_in_the_middle() {
     caritas.stop().await;
     inps.stop().await;
 }
+
+#[tokio::test]
+async fn a_receipt_is_said_again_on_every_new_stream_until_it_is_answered() {
+    let network = Network::new();
+    let (mut gateway, mut caritas, inps) = pair(&network).await;
+    let deliver = async |gateway: &StandIn, n: usize| {
+        let message = gateway.message(n).await;
+        let acceptance = gateway.state.acceptance(&message);
+        gateway.send("inps", stand_in::delivery(7 + n as u64, &message, Some(&acceptance))).await;
+    };
+    let receipt = async |gateway: &mut StandIn| gateway.settlement("inps").await.0.expect("a receipt");
+    caritas.office.send_referral(referral("r-1", "inps")).await.expect("sent");
+    deliver(&gateway, 0).await;
+    let given = receipt(&mut gateway).await;
+    gateway.hang_up("inps");
+    assert_eq!(receipt(&mut gateway).await, given, "the line broke under it");
+    inps.stop().await;
+    let inps = network.start("inps", gateway.port()).await;
+    assert_eq!(receipt(&mut gateway).await, given, "after a restart, too");
+
+    gateway.send("inps", stand_in::answered(7)).await;
+    let core = inps.core();
+    let unanswered = async || core.unanswered.receipts(&core.store).expect("readable").is_empty().then_some(());
+    until(unanswered).await;
+    core.unanswered.mark(&core.store).await.expect("written");
+    drop(core);
+    inps.stop().await;
+    let inps = network.start("inps", gateway.port()).await;
+    caritas.office.send_referral(referral("r-2", "inps")).await.expect("sent");
+    deliver(&gateway, 1).await;
+    assert_ne!(receipt(&mut gateway).await, given, "nor is it said once it was");
+    caritas.stop().await;
+    inps.stop().await;
+}

@@ -155,6 +155,11 @@ impl StandIn {
         }
     }
 
+    /// Ends an institution's stream.
+    pub(super) fn hang_up(&self, on: &str) {
+        self.state.receivers.lock().expect("lock").remove(on);
+    }
+
     /// Waits for the n-th message that was submitted, from 0.
     pub(super) async fn message(&self, n: usize) -> SealedMessage {
         super::network::until(async || self.state.submitted.lock().expect("lock").get(n).cloned()).await
@@ -228,6 +233,12 @@ pub(super) fn delivery(id: u64, message: &SealedMessage, acceptance: Option<&Sta
     let acceptance = acceptance.map(|statement| framer.frame(statement));
     let delivery = ex::Delivery { delivery_id: id, message: Some(framed), acceptance, attempt: 1 };
     ex::ReceiveFrame { jws: framer.into_jws(), deliveries: vec![delivery], ..Default::default() }
+}
+
+/// A settlement was taken.
+pub(super) fn answered(delivery_id: u64) -> ex::ReceiveFrame {
+    let answer = ex::SettlementAnswer { delivery_id, refused: None };
+    ex::ReceiveFrame { settled: vec![answer], ..Default::default() }
 }
 
 /// A notice in a frame of its own.
