@@ -12,23 +12,10 @@ mod receiver;
 mod take;
 mod unanswered;
 
-use tramite_store::Change;
-
 pub(crate) use self::{
     check::open,
-    notice::{CASE_EXPIRED, OPENED, UNOPENED, shown},
+    notice::{CASE_EXPIRED, OPENED, RECEIPT_AFTER_EXPIRY, UNOPENED, shown, told},
     receiver::Receiver,
     take::settle_refused,
     unanswered::Unanswered,
 };
-
-/// The same change without its move of a case.
-fn without_move(change: Change) -> Change {
-    match change {
-        Change::Accept { mut fact, content, sign, .. } => {
-            fact.case_move = None;
-            Change::Accept { fact, content, sign, mover: None }
-        }
-        other => other,
-    }
-}

@@ -4,13 +4,13 @@
 //! Knows intervals. Never knows how any of it is done. Invariants: nothing here is needed for what was acknowledged to stay safe; by a
 //! clock that is not believed nothing expires and nothing is removed; none of it waits for another.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tramite_proto::reason::Refused;
-use tramite_store::{Change, ClockState, Leased, MessageRow, accepted};
+use tramite_store::{ClockState, Leased, MessageRow};
 
 use crate::{
     attachments::Attachments,
@@ -97,14 +97,11 @@ async fn expire(core: &Core) {
                 continue;
             }
         };
-        // What one end makes of a case is known to the next once it is durable: at the next look.
-        let (mut changes, mut cases_met) = (Vec::new(), HashSet::new());
         for row in due.messages.into_iter().filter(|row| row.queue == GATEWAY) {
-            match end(core, &row) {
-                Ok((case, _)) if !cases_met.insert(case.clone()) => {}
-                Ok((_, change)) => {
+            match end(core, &row).await {
+                Ok(false) => {}
+                Ok(true) => {
                     tracing::warn!(sequence = row.sequence, "a message expired before the gateway could be reached");
-                    changes.push(change);
                 }
                 Err(refused) => {
                     core.metrics.retries.get_or_create(&metrics::reason(refused.reason.as_str())).inc();
@@ -112,23 +109,19 @@ async fn expire(core: &Core) {
                         sequence = row.sequence,
                         reason = %refused.reason,
                         detail = refused.detail,
-                        "a message is past its expiry, but not ended yet, as it cannot be read: look at the disk"
+                        "a message is past its expiry, but not ended yet: look at the disk"
                     );
                 }
             }
         }
-        if !changes.is_empty() {
-            core.store.commit(changes).await;
-        }
     }
 }
 
-/// The case of a message and its end; what cannot be read does not end yet, and is looked at again.
-fn end(core: &Core, row: &MessageRow) -> Result<(Bytes, Change), Refused> {
+/// Ends a message; what cannot be read does not end yet, and is looked at again.
+async fn end(core: &Core, row: &MessageRow) -> Result<bool, Refused> {
     let fact = core.store.fact(row.sequence).map_err(unreadable)?;
-    let case = accepted(&fact).map(|accepted| accepted.case_id.clone()).unwrap_or_default();
     let leased = Leased { sequence: row.sequence, attempt: row.attempts, fact, content: Bytes::new() };
-    Ok((case, outbound::expired(core, &leased)?))
+    outbound::expire(core, &leased).await
 }
 
 async fn mark(core: &Core) {

@@ -12,4 +12,4 @@ mod upload;
 
 #[cfg(test)]
 pub(crate) use self::sender::still_live;
-pub(crate) use self::{answer::expired, compose::send, sender::Sender};
+pub(crate) use self::{answer::expire, compose::send, sender::Sender};

@@ -30,6 +30,7 @@ const ORDER_BYTES: usize = 16;
 #[derive(Debug)]
 pub struct Acceptance {
     evidence: Statement,
+    sequence: u64,
     repeated: bool,
 }
 
@@ -38,6 +39,12 @@ impl Acceptance {
     #[must_use]
     pub fn into_evidence(self) -> Statement {
         self.evidence
+    }
+
+    /// Where the message stands in the order of everything here.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
     }
 
     /// Whether it was accepted before: this is the original answer.
@@ -102,17 +109,21 @@ fn charge(hub: &Hub, permit: &Permit) -> Result<(String, u64), Refused> {
 fn original(hub: &Hub, sequence: u64) -> Result<Acceptance, Refused> {
     let fact = hub.store.fact(sequence).map_err(|error| hub.read_failed(&error))?;
     let evidence = accepted(&fact).and_then(|accepted| accepted.evidence.clone());
-    evidence.map(|evidence| Acceptance { evidence, repeated: true }).ok_or_else(|| Refused::because(Reason::Internal))
+    evidence
+        .map(|evidence| Acceptance { evidence, sequence, repeated: true })
+        .ok_or_else(|| Refused::because(Reason::Internal))
 }
 
 fn acceptance(done: Done) -> Result<Acceptance, Refused> {
-    let (fact, repeated) = match &done {
-        Done::Accepted { fact, .. } => (fact, false),
-        Done::Repeated { fact, .. } => (fact, true),
+    let (fact, sequence, repeated) = match &done {
+        Done::Accepted { fact, sequence } => (fact, *sequence, false),
+        Done::Repeated { fact, sequence } => (fact, *sequence, true),
         _ => return Err(Refused::because(Reason::Internal)),
     };
     let evidence = accepted(fact).and_then(|accepted| accepted.evidence.clone());
-    evidence.map(|evidence| Acceptance { evidence, repeated }).ok_or_else(|| Refused::because(Reason::Internal))
+    evidence
+        .map(|evidence| Acceptance { evidence, sequence, repeated })
+        .ok_or_else(|| Refused::because(Reason::Internal))
 }
 
 fn change(hub: &Hub, permit: Permit) -> Change {

@@ -22,7 +22,7 @@ use tramite_proto::{
     reason::{Reason, Refused},
     trace,
 };
-use tramite_store::{Leased, accepted};
+use tramite_store::{Leased, MessageRow, MessageState, accepted};
 
 use crate::{
     hub::Hub,
@@ -204,20 +204,20 @@ impl Desk {
             tokio::time::sleep(EMPTY_PAUSE).await;
             return;
         }
-        let (frame, unreadable) = self.frame(leased);
+        let (frame, later) = self.frame(leased);
         if frame != ReceiveFrame::default() {
             permit.send(Ok(frame));
             fail::fail_point!("deliver.sent");
         }
-        retry::record(&self.hub, self.member.as_str(), unreadable).await;
+        retry::record(&self.hub, self.member.as_str(), later).await;
     }
 
-    /// What goes out, and what is put off because the message that it speaks of cannot be read.
+    /// What goes out, and what is put off because it would say nothing yet.
     fn frame(&mut self, leased: Vec<Leased>) -> (ReceiveFrame, Vec<Failure>) {
         let mut framer = Framer::new();
         let mut frame = ReceiveFrame::default();
         let deadline = Instant::now() + Duration::from_secs(self.hub.config.delivery.lease_s);
-        let (mut bytes, mut left, mut unreadable) = (0_usize, Vec::new(), Vec::new());
+        let (mut bytes, mut left, mut later) = (0_usize, Vec::new(), Vec::new());
         for one in leased {
             let (sequence, attempt) = (one.sequence, one.attempt);
             bytes = bytes.saturating_add(bytes_of(&one));
@@ -231,13 +231,13 @@ impl Desk {
                     frame.deliveries.push(self.delivery(&mut framer, accepted, &one));
                     false
                 }
-                _ => match notice_of(&self.hub, &mut framer, &one) {
+                _ => match notice_of(&self.hub, self.member.as_str(), &mut framer, &one) {
                     Ok(notice) => {
                         frame.notices.push(notice);
                         true
                     }
                     Err(refused) => {
-                        unreadable.push(put_off(self.member.as_str(), &one, &refused));
+                        later.push(put_off(self.member.as_str(), &one, &refused));
                         continue;
                     }
                 },
@@ -252,7 +252,7 @@ impl Desk {
         let counter = self.hub.metrics.delivered.get_or_create(&metrics::institution(self.member.as_str())).clone();
         counter.inc_by(u64::try_from(sent).unwrap_or(u64::MAX));
         frame.jws = framer.into_jws();
-        (frame, unreadable)
+        (frame, later)
     }
 
     fn delivery(&self, framer: &mut Framer, accepted: &Accepted, leased: &Leased) -> Delivery {
@@ -357,31 +357,46 @@ fn bytes_of(leased: &Leased) -> usize {
     leased.content.len().saturating_add(fact).saturating_add(FRAMING_BYTES)
 }
 
-/// A notice that would not say whose it is.
+/// A notice that would say nothing yet.
 fn put_off(recipient: &str, leased: &Leased, refused: &Refused) -> Failure {
     let (sequence, attempt, reason) = (leased.sequence, leased.attempt, refused.reason.as_str().to_owned());
-    tracing::error!(
-        recipient,
-        sequence,
-        reason,
-        "a notice is put off, as the message that it is about cannot be read: look at the disk"
-    );
-    let again = Again::Later { at_least_ms: 0 };
+    tracing::info!(recipient, sequence, reason, detail = refused.detail, "a notice is put off");
+    let again = if refused.reason == Reason::NackTransient { Again::Behind } else { Again::Later { at_least_ms: 0 } };
     Failure { sequence, attempt, reason, detail: refused.detail.clone(), again }
 }
 
 /// News for a sender, or for both sides of a case.
-fn notice_of(hub: &Hub, framer: &mut Framer, leased: &Leased) -> Result<Notice, Refused> {
-    let (message_id, receipt, evidence) = match &leased.fact.kind {
+///
+/// # Errors
+/// It cannot be read whose it is; or the case is one of which its recipient has not heard yet, as the message that opened it is still on its
+/// way. Told now, it would be forgotten.
+fn notice_of(hub: &Hub, recipient: &str, framer: &mut Framer, leased: &Leased) -> Result<Notice, Refused> {
+    let (message_id, sequence, receipt, evidence) = match &leased.fact.kind {
         Some(Kind::Settled(settled)) => {
-            let message = hub.store.fact(settled.sequence).map_err(|error| hub.read_failed(&error))?;
-            (accepted_id(&message).unwrap_or_default(), settled.receipt.as_ref(), settled.evidence.as_ref())
+            let message = hub.store.fact(settled.sequence).map_err(|error| {
+                tracing::error!(
+                    sequence = leased.sequence,
+                    "the message that a notice is about cannot be read: look at the disk"
+                );
+                hub.read_failed(&error)
+            })?;
+            let message_id = accepted_id(&message).unwrap_or_default();
+            (message_id, settled.sequence, settled.receipt.as_ref(), settled.evidence.as_ref())
         }
         Some(Kind::CaseExpired(expired)) => {
-            let id = expired.case_move.as_ref().map(|moved| uuid_text(&moved.case_id)).unwrap_or_default();
-            (id, None, expired.evidence.as_ref())
+            let case = expired.case_move.as_ref().map(|moved| moved.case_id.clone()).unwrap_or_default();
+            let opening = hub.store.message(&case).map_err(|error| hub.read_failed(&error))?;
+            let is_on_its_way =
+                |row: MessageRow| row.queue == recipient && !matches!(row.state, MessageState::Final(_));
+            if opening.is_some_and(is_on_its_way) {
+                return Err(Refused::new(
+                    Reason::NackTransient,
+                    "The message that opened the case is still on its way.",
+                ));
+            }
+            (uuid_text(&case), leased.sequence, None, expired.evidence.as_ref())
         }
-        _ => (String::new(), None, None),
+        _ => (String::new(), 0, None, None),
     };
     let mut framed = |statement: Option<&Statement>| statement.map(|statement| framer.frame(statement));
     Ok(Notice {
@@ -390,6 +405,7 @@ fn notice_of(hub: &Hub, framer: &mut Framer, leased: &Leased) -> Result<Notice, 
         receipt: framed(receipt),
         evidence: framed(evidence),
         attempt: leased.attempt,
+        sequence,
     })
 }
 

@@ -11,7 +11,7 @@ use tramite_proto::{
     pb::journal::v1::{CaseExpired, CaseMove, Outcome, Settled},
     reason::{Reason, Refused},
 };
-use tramite_store::{CaseRow, Change, ClockState, Done, MessageRow, Slot};
+use tramite_store::{CaseRow, Change, ClockState, Done, Rejected, Slot};
 
 use crate::{
     hub::{Consigned, Hub},
@@ -68,13 +68,14 @@ pub async fn pass(hub: &Hub) -> usize {
         }
     };
     // What one end makes of a case is known to the next once it is durable.
-    let (mut cases_met, mut left) = (HashSet::new(), false);
-    let messages = due.messages.iter().filter_map(|row| {
+    let (mut cases_met, all) = (HashSet::new(), due.messages.len());
+    let one_of_each: Vec<_> =
+        due.messages.iter().filter(|row| row.case_id.is_none_or(|case| cases_met.insert(case))).collect();
+    let mut left = one_of_each.len() < all;
+    let messages = one_of_each.into_iter().filter_map(|row| {
         let name = name(row.id.as_ref());
-        let (change, consigned) = unless_unreadable(hub, &name, message(hub, row))?;
-        let is_first = cases_met.insert(consigned.origin.case);
-        left |= !is_first;
-        is_first.then_some(((name, Some(consigned.fact)), change))
+        let (change, consigned) = unless_unreadable(hub, &name, message(hub, row.sequence, Reason::TtlExpired))?;
+        Some(((name, Some(consigned.fact)), change))
     });
     let cases = due.cases.iter().filter_map(|row| {
         let name = row.case_id.to_string();
@@ -103,6 +104,8 @@ pub async fn pass(hub: &Hub) -> usize {
                 tracing::info!(case_id = name, "the case passed its deadline; both sides are told");
             }
             Ok(_) => {}
+            // Something was added to it: the next pass counts again.
+            Err(Rejected::CaseChanged) => left = true,
             // Leased or moved in the meantime: the next pass looks again.
             Err(rejected) => tracing::debug!(name, %rejected, "not expired"),
         }
@@ -127,22 +130,45 @@ fn unless_unreadable<T>(hub: &Hub, name: &str, read: Result<T, Refused>) -> Opti
     read.inspect_err(said).ok()
 }
 
+/// Ends a message of which its recipient says that it knows no such case, if the message that was to open the case ended unopened: then it
+/// never will know it.
+pub async fn without_case(hub: &Hub, sequence: u64) {
+    let ended = async {
+        let case = hub.consigned(sequence)?.origin.case;
+        if undo::counts(hub, case.opened_by().as_bytes())? {
+            return Ok(());
+        }
+        let (change, consigned) = message(hub, sequence, Reason::CaseUnknown)?;
+        let done = hub.store.commit_one(change).await.map_err(|rejected| hub.rejected(rejected))?;
+        if matches!(done, Done::Settled { .. }) {
+            hub.waiting.settled(&consigned.fact, &done);
+            hub.metrics.expired.inc();
+            tracing::info!(message_id = %consigned.origin.jti, "nobody opened its case, so nobody will have it; its sender is told");
+        }
+        Ok::<_, Refused>(())
+    };
+    if let Err(refused) = ended.await {
+        // It is put off until then.
+        tracing::debug!(sequence, reason = %refused.reason, "not ended yet");
+    }
+}
+
 /// The end of a message, and what it was.
-fn message(hub: &Hub, row: &MessageRow) -> Result<(Change, Consigned), Refused> {
-    let consigned = hub.consigned(row.sequence)?;
-    let evidence = hub.prover.expired(About::new(&consigned.origin, consigned.json()));
-    let reason = Reason::TtlExpired.as_str();
+fn message(hub: &Hub, sequence: u64, reason: Reason) -> Result<(Change, Consigned), Refused> {
+    let consigned = hub.consigned(sequence)?;
+    let evidence = hub.prover.expired(About::new(&consigned.origin, consigned.json()), reason);
+    let (case_move, mover) = undo::move_back(hub, sequence, &consigned, reason.as_str())?;
     let fact = Settled {
-        sequence: row.sequence,
+        sequence,
         outcome: Outcome::Expired.into(),
-        reason: reason.to_owned(),
+        reason: reason.as_str().to_owned(),
         notify: vec![consigned.origin.iss.as_str().to_owned()],
-        case_move: undo::move_back(hub, row.sequence, &consigned, reason)?,
-        queue: row.queue.clone(),
+        case_move,
+        queue: consigned.origin.aud.as_str().to_owned(),
         ..Settled::default()
     };
-    let change = Change::Settle { fact: Box::new(fact), sign: vec![(Slot::Evidence, evidence)], mover: None };
-    Ok((change, consigned))
+    let sign = vec![(Slot::Evidence, evidence)];
+    Ok((Change::Settle { fact: Box::new(fact), sign, mover: Some(mover) }, consigned))
 }
 
 /// The end of a case that passed its deadline; both sides are told, with evidence, unless no message opened it.

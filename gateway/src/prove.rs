@@ -112,10 +112,10 @@ impl Prover {
         Evidence { rsn, ..self.evidence(Event::ContentHandoverFailure, about) }.to_json()
     }
 
-    /// ContentConsignmentFailure: the message expired before its recipient had it.
+    /// ContentConsignmentFailure: the message expired before its recipient had it, or its case never came to be.
     #[must_use]
-    pub fn expired(&self, about: About<'_>) -> Bytes {
-        let rsn = Some(Reason::TtlExpired.as_str().to_owned());
+    pub fn expired(&self, about: About<'_>, reason: Reason) -> Bytes {
+        let rsn = Some(reason.as_str().to_owned());
         Evidence { rsn, ..self.evidence(Event::ContentConsignmentFailure, about) }.to_json()
     }
 

@@ -40,6 +40,8 @@ pub enum Again {
     /// The stream was lost, or the recipient's clock is wrong: at once, because the recipient has to come back first, which is wait enough;
     /// from the second time in a row after a wait. It says nothing of the message, so nothing is given up for it.
     Lost,
+    /// When what must come before it is settled: after as long again as that has taken so far.
+    Behind,
     /// By the policy, and no sooner than after so many milliseconds.
     Later {
         /// Milliseconds.
@@ -102,6 +104,7 @@ impl Past {
 /// The wait before the next attempt. Whatever fails for ever waits longer and longer: each attempt is a fact, which stays.
 fn wait_ms(policy: &Delivery, past: &Past, again: Again, permille: u64) -> u64 {
     match again {
+        Again::Behind => doubled_ms(policy.retry_initial_ms, limits::NOTICE_WAIT_MAX_MS, past.counted, permille),
         Again::Lost if past.lost_in_a_row == 0 => 0,
         Again::Lost => doubled_ms(policy.retry_initial_ms, limits::LOST_WAIT_MAX_MS, past.lost_in_a_row - 1, permille),
         Again::Later { at_least_ms } => {
@@ -126,7 +129,7 @@ pub fn change(hub: &Hub, queue: &str, failure: Failure) -> Change {
     let attempt = past.counted.saturating_add(1);
     let now_ms = hub.clock.now_ms();
     // What fails while the clock is not believed may fail for it, here or at the recipient: it is offered for as long as that takes.
-    if failure.again != Again::Lost
+    if matches!(failure.again, Again::Later { .. })
         && attempt >= policy.attempts_max
         && hub.store.believes(now_ms)
         && let Some(change) = give_up(hub, &failure, attempt)
@@ -216,7 +219,7 @@ mod tests {
             facts += 1;
             match again {
                 Again::Lost => past.lost_in_a_row += 1,
-                Again::Later { .. } => past.counted += 1,
+                Again::Behind | Again::Later { .. } => past.counted += 1,
             }
         }
         facts
@@ -225,8 +228,10 @@ mod tests {
     #[test]
     fn a_notice_that_is_refused_for_ever_costs_a_few_hundred_facts_a_year() {
         let later = Again::Later { at_least_ms: 0 };
-        let facts = facts_of_a_year(&Delivery::default(), later);
-        assert!((365..600).contains(&facts), "{facts}");
+        for again in [later, Again::Behind] {
+            let facts = facts_of_a_year(&Delivery::default(), again);
+            assert!((365..600).contains(&facts), "{again:?}: {facts}");
+        }
         let hasty = Delivery { retry_initial_ms: 1, retry_max_ms: 1, attempts_max: 3, ..Delivery::default() };
         let facts = facts_of_a_year(&hasty, later);
         assert!((365..600).contains(&facts), "{facts}");

@@ -20,9 +20,10 @@ use tramite_proto::{
     statement::{CLOCK_AHEAD_S_MAX, Receipt, Statement as Said},
     trace,
 };
-use tramite_store::{Change, Done, MessageState, ReadError, Slot, accepted};
+use tramite_store::{Change, Done, MessageState, ReadError, Rejected, Slot, accepted};
 
 use crate::{
+    expire,
     hub::{Consigned, Hub},
     identify::Member,
     prove::About,
@@ -74,6 +75,7 @@ pub async fn settle(
             Ok(Asked::Nothing) => Ok(()),
             Ok(asked) => match done.next() {
                 Some(Ok(done)) => conclude(hub, member, delivery_id, asked, done).await,
+                Some(Err(Rejected::CaseChanged)) => count_again(hub, member, delivery_id, asked).await,
                 Some(Err(rejected)) => Err(hub.rejected(rejected)),
                 None => Err(Refused::because(Reason::StoreFailed)),
             },
@@ -186,12 +188,19 @@ fn settlement_of(
     };
     let sender = consigned.origin.iss.as_str().to_owned();
     let (outcome, notify) = match (late, receipt.opened) {
-        (true, _) => (Outcome::ReceiptAfterEnd, vec![sender, consigned.origin.aud.as_str().to_owned()]),
+        (true, true) => (Outcome::ReceiptAfterEnd, vec![sender, consigned.origin.aud.as_str().to_owned()]),
+        // Its recipient has nothing to take back.
+        (true, false) => (Outcome::ReceiptAfterEnd, vec![sender]),
         (false, true) => (Outcome::HandedOver, vec![sender]),
         (false, false) => (Outcome::Refused, vec![sender]),
     };
     let refused = outcome == Outcome::Refused;
-    let case_move = if refused { undo::move_back(hub, sequence, consigned, &reason)? } else { None };
+    let (case_move, mover) = match refused {
+        true => {
+            undo::move_back(hub, sequence, consigned, &reason).map(|(case_move, mover)| (case_move, Some(mover)))?
+        }
+        false => (None, None),
+    };
     let fact = Settled {
         sequence,
         outcome: outcome.into(),
@@ -202,7 +211,7 @@ fn settlement_of(
         case_move,
         ..Settled::default()
     };
-    Ok(Change::Settle { fact: Box::new(fact), sign: vec![(Slot::Evidence, evidence)], mover: None })
+    Ok(Change::Settle { fact: Box::new(fact), sign: vec![(Slot::Evidence, evidence)], mover })
 }
 
 /// A notice that waits for this institution is safe with it.
@@ -257,6 +266,9 @@ async fn conclude(hub: &Hub, member: &Member, delivery_id: u64, asked: Asked, do
         Asked::Nothing | Asked::Notice { .. } => Ok(()),
         Asked::Later { reason, .. } => {
             retry::count(hub, member.as_str(), delivery_id, &reason, &done);
+            if reason == Reason::CaseUnknown.as_str() {
+                expire::without_case(hub, delivery_id).await;
+            }
             Ok(())
         }
         Asked::Receipt { consigned, receipt, statement, .. } => {
@@ -279,6 +291,19 @@ async fn conclude(hub: &Hub, member: &Member, delivery_id: u64, asked: Asked, do
                 );
             }
             Ok(())
+        }
+    }
+}
+
+/// Something was added to the case meanwhile: the refusal ends its message with the case as it stands now.
+async fn count_again(hub: &Hub, member: &Member, delivery_id: u64, asked: Asked) -> Result<(), Refused> {
+    let Asked::Receipt { consigned, receipt, statement, .. } = &asked else { return Ok(()) };
+    loop {
+        let change = settlement_of(hub, delivery_id, consigned, receipt, statement, false)?;
+        match hub.store.commit_one(change).await {
+            Err(Rejected::CaseChanged) => {}
+            Err(rejected) => return Err(hub.rejected(rejected)),
+            Ok(done) => return conclude(hub, member, delivery_id, asked, done).await,
         }
     }
 }

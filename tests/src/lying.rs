@@ -375,7 +375,7 @@ impl Stage {
         for (place, message) in (0u32..).zip(&frame.messages) {
             let acceptance = self.accept(message)?;
             let result = Some(submit_result::Result::Accepted(framed(&acceptance, place)));
-            answer.results.push(ex::SubmitResult { result });
+            answer.results.push(ex::SubmitResult { result, ..Default::default() });
             answer.jws.push(acceptance.jws);
         }
         Ok(answer)

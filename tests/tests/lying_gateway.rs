@@ -226,6 +226,7 @@ async fn a_forged_receipt_is_not_believed() -> Result<()> {
             receipt: Some(framed(receipt, 0)),
             evidence: Some(framed(&evidence, 1)),
             attempt: 1,
+            ..Default::default()
         };
         let jws = vec![receipt.jws.clone(), evidence.jws];
         Ok::<_, anyhow::Error>(ReceiveFrame { jws, notices: vec![notice], ..ReceiveFrame::default() })

@@ -8,25 +8,25 @@ use bytes::Bytes;
 use prost::Message as _;
 use tramite_proto::{
     batch,
-    ids::{CaseId, Digest, MessageId},
+    ids::{Digest, MessageId},
     pb::{
         backoffice::v1 as pb,
         exchange::v1::Notice,
-        journal::v1::{Accepted, CaseMove},
+        journal::v1::{Accepted, Outcome, Settled},
         statement::v1::Statement,
     },
     reason::{Reason, Refused},
     statement::{Event, Evidence, Origin, Receipt},
-    states::{self, CaseKind, Party},
+    states::{Party, Step},
 };
-use tramite_store::{Change, Mover, Rejected, accepted};
+use tramite_store::{Change, Done, MessageRow, MessageState, accepted};
 
-use super::without_move;
+use super::take::settle_refused;
 use crate::{
-    core::{BACKOFFICE, Core, origin, rejected, unreadable},
+    core::{BACKOFFICE, Core, GATEWAY, REFUSED as REFUSED_QUEUE, origin, rejected, unreadable},
     directory::Doubt,
     metrics,
-    recount::{News, recount},
+    recount::{self, News, is_late},
 };
 
 /// The kinds of notice, as the contract names them.
@@ -36,7 +36,7 @@ const EXPIRED: &str = "EXPIRED";
 const DEAD_LETTERED: &str = "DEAD_LETTERED";
 const DISCARDED: &str = "DISCARDED";
 pub(crate) const CASE_EXPIRED: &str = "CASE_EXPIRED";
-const RECEIPT_AFTER_EXPIRY: &str = "RECEIPT_AFTER_EXPIRY";
+pub(crate) const RECEIPT_AFTER_EXPIRY: &str = "RECEIPT_AFTER_EXPIRY";
 /// Ends of a message that counts for nothing any more.
 pub(crate) const UNOPENED: [&str; 3] = [REFUSED, EXPIRED, DISCARDED];
 /// Ends after which a receipt changes nothing.
@@ -47,8 +47,16 @@ struct Checked {
     evidence: Evidence,
     said: Statement,
     receipt: Option<(Receipt, Statement)>,
-    /// The origin of the message that it is about; `None`: a case that expired before this institution heard of it.
-    about: Option<Origin>,
+    /// Where that stands in the gateway's order.
+    sequence: u64,
+    /// What it is about; `None`: a case that expired, of which this institution never heard.
+    about: Option<About>,
+}
+
+/// A message that was sent or received here.
+struct About {
+    origin: Origin,
+    row: MessageRow,
 }
 
 /// Takes a notice in; durable when it returns.
@@ -62,15 +70,22 @@ pub(super) async fn take(core: &Core, jws: &[String], notice: Notice) -> Result<
             return Err(refused);
         }
     };
-    let Some(origin) = &checked.about else { return Ok(()) };
+    let Some(About { origin, row }) = &checked.about else { return Ok(()) };
     let kind = kind_of(core, &checked, origin)?;
-    let change = change(core, &checked, origin, kind)?;
-    let done = match core.store.commit_one(change.clone()).await {
-        // The case has moved on here: the news is kept, and changes nothing.
-        Err(Rejected::Case(_)) => core.store.commit_one(without_move(change)).await,
-        done => done,
+    arrived(core, row, checked.sequence).await?;
+    let shown = shown_of(&checked.evidence, origin, kind);
+    // It expired here, too, and that was told: this is kept and not shown.
+    let is_known = kind == EXPIRED && row.state == MessageState::Final(Outcome::Expired);
+    let (change, news) = (change(&checked, origin, &shown, is_known), news(core, &checked, origin, &shown));
+    let done = match news {
+        Some(news) => recount::commit(core, change, origin.case, news).await,
+        None => core.store.commit_one(change).await,
     };
-    if matches!(done.map_err(rejected)?, tramite_store::Done::Accepted { .. }) {
+    if let Done::Accepted { sequence, .. } = done.map_err(rejected)? {
+        if is_known {
+            // A start ends it, if this does not.
+            core.store.commit(vec![settle_refused(sequence, &shown.reason)]).await;
+        }
         core.metrics.notices.get_or_create(&metrics::kind(kind)).inc();
         // A reason that we do not know could be anything that its writer liked: the back office is shown it, the log is not.
         let reason = checked.evidence.rsn.as_deref().and_then(|reason| reason.parse::<Reason>().ok());
@@ -85,17 +100,29 @@ pub(super) async fn take(core: &Core, jws: &[String], notice: Notice) -> Result<
     Ok(())
 }
 
+/// The gateway had a message of ours of which it has news, though its acceptance was lost: it is sent no more, and does not expire here.
+async fn arrived(core: &Core, row: &MessageRow, gateway_sequence: u64) -> Result<(), Refused> {
+    if row.queue != GATEWAY || matches!(row.state, MessageState::Final(_)) {
+        return Ok(());
+    }
+    let (sequence, outcome, queue) = (row.sequence, Outcome::HandedOver.into(), row.queue.clone());
+    let fact = Settled { sequence, outcome, queue, gateway_sequence, ..Settled::default() };
+    let change = Change::Settle { fact: Box::new(fact), sign: Vec::new(), mover: None };
+    core.store.commit_one(change).await.map(drop).map_err(rejected)
+}
+
 async fn check(core: &Core, jws: &[String], notice: Notice) -> Result<Checked, Doubt> {
+    let sequence = notice.sequence;
     let wrong = |reason: Reason, detail: &str| Doubt::Wrong(Refused::new(reason, detail));
     let unframe = |framed| batch::unframe(jws, framed).map_err(Doubt::Wrong);
     let framed = notice.evidence.ok_or_else(|| wrong(Reason::EvidenceInvalid, "the notice has no evidence"))?;
     let said = unframe(framed)?;
     let evidence = core.check_evidence(&said).await?;
     let known = known(core, &evidence.mid).map_err(Doubt::Later)?;
-    let Some((origin, statement)) = known else {
+    let Some((origin, statement, row)) = known else {
         let unheard = evidence.evt == Event::AcceptanceRejectionExpiry && evidence.to == core.name;
         return match unheard {
-            true => Ok(Checked { evidence, said, receipt: None, about: None }),
+            true => Ok(Checked { evidence, said, receipt: None, sequence, about: None }),
             false => {
                 Err(wrong(Reason::UnknownMessage, "the notice is about a message that this institution did not send"))
             }
@@ -112,7 +139,7 @@ async fn check(core: &Core, jws: &[String], notice: Notice) -> Result<Checked, D
         (Event::ContentConsignmentFailure | Event::AcceptanceRejectionExpiry, None) => {}
         _ => return Err(wrong(Reason::EvidenceInvalid, "the notice's event and its receipt do not go together")),
     }
-    Ok(Checked { evidence, said, receipt, about: Some(origin) })
+    Ok(Checked { evidence, said, receipt, sequence, about: Some(About { origin, row }) })
 }
 
 /// A receipt is the recipient's own word, over this very message, and the one that the gateway's evidence names.
@@ -133,12 +160,12 @@ async fn check_receipt(
 }
 
 /// The origin of a message that was sent or received here.
-fn known(core: &Core, id: &MessageId) -> Result<Option<(Origin, Statement)>, Refused> {
+fn known(core: &Core, id: &MessageId) -> Result<Option<(Origin, Statement, MessageRow)>, Refused> {
     let Some(row) = core.store.message(id.as_bytes()).map_err(unreadable)? else { return Ok(None) };
     let fact = core.store.fact(row.sequence).map_err(unreadable)?;
     let accepted = accepted(&fact).ok_or_else(|| Refused::because(Reason::Internal))?;
     let (origin, statement) = origin(accepted)?;
-    Ok(Some((origin, statement.clone())))
+    Ok(Some((origin, statement.clone(), row)))
 }
 
 fn kind_of(core: &Core, checked: &Checked, origin: &Origin) -> Result<&'static str, Refused> {
@@ -159,24 +186,33 @@ fn kind_of(core: &Core, checked: &Checked, origin: &Origin) -> Result<&'static s
 fn is_over(core: &Core, origin: &Origin) -> Result<bool, Refused> {
     let id = origin.jti.to_string();
     let timeline = core.store.timeline(origin.case).map_err(unreadable)?;
-    let mut newest_first = timeline.iter().rev().filter_map(|(_, fact)| shown(accepted(fact)?));
+    let mut newest_first = timeline.iter().rev().filter_map(|(_, fact)| told(accepted(fact)?));
     let told = newest_first.find(|notice| notice.message_id == id);
     Ok(told.is_some_and(|notice| ENDS.contains(&notice.kind.as_str()) && notice.kind != DEAD_LETTERED))
 }
 
+/// The notice that was kept here; `None` for a message.
+pub(crate) fn told(accepted: &Accepted) -> Option<pb::Notice> {
+    if accepted.queue == REFUSED_QUEUE { notice_in(accepted) } else { shown(accepted) }
+}
+
 /// The notice in an inbox row; `None` when the row is a message.
 pub(crate) fn shown(accepted: &Accepted) -> Option<pb::Notice> {
-    if accepted.queue != BACKOFFICE || accepted.extra.is_empty() {
+    if accepted.queue == BACKOFFICE { notice_in(accepted) } else { None }
+}
+
+fn notice_in(accepted: &Accepted) -> Option<pb::Notice> {
+    if accepted.extra.is_empty() {
         return None;
     }
     pb::Notice::decode(accepted.extra.clone()).ok()
 }
 
-fn change(core: &Core, checked: &Checked, origin: &Origin, kind: &str) -> Result<Change, Refused> {
-    let evidence = &checked.evidence;
+/// What the back office is told.
+fn shown_of(evidence: &Evidence, origin: &Origin, kind: &str) -> pb::Notice {
     let reason = evidence.rsn.clone().unwrap_or_default();
     let detail = reason.parse::<Reason>().map(|reason| reason.meaning().to_owned()).unwrap_or_default();
-    let shown = pb::Notice {
+    pb::Notice {
         kind: kind.to_owned(),
         message_id: origin.jti.to_string(),
         case_id: origin.case.to_string(),
@@ -184,18 +220,15 @@ fn change(core: &Core, checked: &Checked, origin: &Origin, kind: &str) -> Result
         reason,
         detail,
         at: evidence.at,
-    };
+    }
+}
+
+fn change(checked: &Checked, origin: &Origin, shown: &pb::Notice, is_known: bool) -> Change {
     // A receipt is news once, whatever evidence the gateway writes about it.
     let news = checked.receipt.as_ref().map_or(&checked.said, |(_, statement)| statement);
     let digest = Digest::of(&news.json);
-    // What is counted again is no move that anybody makes: there is nothing to judge.
-    let (case_move, mover) = match kind {
-        CASE_EXPIRED => (expiry(core, origin.case)?, Some(Mover::Party(Party::Gateway))),
-        _ => (counted(core, origin, kind, &shown.reason)?, None),
-    };
     let fact = Accepted {
-        case_move,
-        queue: BACKOFFICE.to_owned(),
+        queue: if is_known { REFUSED_QUEUE } else { BACKOFFICE }.to_owned(),
         // No message has it, for theirs have 16 bytes.
         id: [b"n".as_slice(), digest.as_bytes()].concat().into(),
         digest: Bytes::copy_from_slice(digest.as_bytes()),
@@ -203,29 +236,25 @@ fn change(core: &Core, checked: &Checked, origin: &Origin, kind: &str) -> Result
         receipt: checked.receipt.as_ref().map(|(_, statement)| statement.clone()),
         extra: shown.encode_to_vec().into(),
         case_id: Bytes::copy_from_slice(origin.case.as_bytes()),
+        gateway_sequence: checked.sequence,
         ..Accepted::default()
     };
-    Ok(Change::Accept { fact: Box::new(fact), content: Bytes::new(), sign: Vec::new(), mover })
+    Change::Accept { fact: Box::new(fact), content: Bytes::new(), sign: Vec::new(), mover: None }
 }
 
-/// Where the case stands by what became of a message of ours: opened, or never to be. A dead letter may still be put back at the gateway, so
-/// it is no end.
-fn counted(core: &Core, origin: &Origin, kind: &str, reason: &str) -> Result<Option<CaseMove>, Refused> {
-    let opened = kind == OPENED;
-    if origin.iss != core.name || !(opened || UNOPENED.contains(&kind)) {
-        return Ok(None);
+/// What of it tells where the case stands: that a message of ours was opened, or never will be; that one was over when we opened it; that the
+/// case passed its deadline. A dead letter may still be put back at the gateway, so it is no end.
+fn news(core: &Core, checked: &Checked, origin: &Origin, shown: &pb::Notice) -> Option<News> {
+    // A case that nobody opened ends for a reason.
+    let why = if shown.reason.is_empty() { &shown.kind } else { &shown.reason };
+    match shown.kind.as_str() {
+        CASE_EXPIRED => {
+            let (to, reason) = ("expired".to_owned(), Reason::CaseExpired.as_str().to_owned());
+            Some(News::Came(Step { to, by: Party::Gateway, reason }, checked.sequence))
+        }
+        OPENED if origin.iss == core.name => Some(News::Opened(origin.jti, checked.sequence)),
+        kind if origin.iss == core.name && UNOPENED.contains(&kind) => Some(News::Ended(origin.jti, why.clone())),
+        _ if is_late(shown, &core.name) => Some(News::Ended(origin.jti, why.clone())),
+        _ => None,
     }
-    recount(core, origin.case, News { message: origin.jti, opened, reason })
-}
-
-/// A case that passed its deadline, if it can expire where it stands here.
-fn expiry(core: &Core, case: CaseId) -> Result<Option<CaseMove>, Refused> {
-    let Some(row) = core.store.case(case).map_err(unreadable)? else { return Ok(None) };
-    let can = row.kind.parse::<CaseKind>().is_ok_and(|kind| states::can_expire(kind, &row.status));
-    Ok(can.then(|| CaseMove {
-        case_id: Bytes::copy_from_slice(case.as_bytes()),
-        to: "expired".to_owned(),
-        reason: Reason::CaseExpired.as_str().to_owned(),
-        ..CaseMove::default()
-    }))
 }

@@ -5,12 +5,17 @@
 //! and gets the receipt that it got.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures_util::future::join_all;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -42,6 +47,8 @@ use crate::{
 
 /// Deliveries on their way: four frames, so that the line stays busy while a frame is on its way to the disk.
 const CREDIT: u32 = 256;
+/// A receipt that was not taken for now is said again no sooner.
+const SAY_AGAIN_MIN: Duration = Duration::from_secs(1);
 /// Receipts that are said again in one request.
 const SETTLEMENTS_MAX: usize = 64;
 /// Requests that wait for the line.
@@ -51,7 +58,7 @@ const REQUESTS_AHEAD: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Receiver {
     core: Arc<Core>,
-    /// Messages that are being taken in: one that is delivered again meanwhile waits for its turn.
+    /// Messages that are being taken in, or news of them: what comes of one meanwhile waits for its turn.
     busy: Arc<Mutex<HashSet<MessageId>>>,
 }
 
@@ -95,36 +102,58 @@ impl Receiver {
         tracing::info!(gateway = %self.core.gateway, "connected to the gateway");
         // Dropped with the stream: what was not settled comes again.
         let mut tasks = JoinSet::new();
-        self.say_again(&requests, &mut tasks)?;
+        self.core.unanswered.begin_stream();
+        let mut say_again = Some(Instant::now());
         loop {
-            let frame = frames.message().await.map_err(|status| refusal_of(&status))?;
+            let frame = tokio::select! {
+                biased;
+                () = sleep_until(say_again.unwrap_or_else(Instant::now)), if say_again.is_some() => {
+                    say_again = None;
+                    self.say_again(&requests, &mut tasks);
+                    continue;
+                }
+                frame = frames.message() => frame.map_err(|status| refusal_of(&status))?,
+            };
             let frame = frame.ok_or_else(|| Refused::new(Reason::ConnectionLost, "the gateway ended the stream"))?;
-            self.heed(&frame.settled);
+            if let Some(wait) = self.heed(&frame.settled) {
+                say_again.get_or_insert_with(|| Instant::now() + wait);
+            }
             while tasks.try_join_next().is_some() {}
             self.spread(frame, &requests, &mut tasks);
         }
     }
 
-    /// The receipts that an earlier stream lost.
-    fn say_again(&self, requests: &mpsc::Sender<ReceiveRequest>, tasks: &mut JoinSet<()>) -> Result<(), Refused> {
-        let receipts = self.core.unanswered.receipts(&self.core.store)?;
-        let requests = requests.clone();
+    /// The receipts that are not answered.
+    fn say_again(&self, requests: &mpsc::Sender<ReceiveRequest>, tasks: &mut JoinSet<()>) {
+        let (core, requests) = (Arc::clone(&self.core), requests.clone());
         tasks.spawn(async move {
-            for some in receipts.chunks(SETTLEMENTS_MAX) {
-                let (framed, settlements) = framed(some);
+            for some in core.unanswered.deliveries().chunks(SETTLEMENTS_MAX) {
+                let receipts = match core.unanswered.receipts(&core.store, some).await {
+                    Ok(receipts) => receipts,
+                    Err(refused) => {
+                        tracing::error!(reason = %refused.reason, detail = refused.detail, "receipts wait for the next stream");
+                        return;
+                    }
+                };
+                if receipts.is_empty() {
+                    continue;
+                }
+                let (jws, settlements) = framed(&receipts);
                 // They come with no delivery of this stream, so they make no room in it.
-                drop(requests.send(ReceiveRequest { credit: 0, jws: framed, settlements }).await);
+                drop(requests.send(ReceiveRequest { credit: 0, jws, settlements }).await);
             }
         });
-        Ok(())
     }
 
-    /// What the gateway says to settlements.
-    fn heed(&self, answers: &[SettlementAnswer]) {
+    /// What the gateway says to settlements. When it takes one for now only: how long to wait before it is said again, as what it is about may
+    /// have ended, and not be offered again.
+    fn heed(&self, answers: &[SettlementAnswer]) -> Option<Duration> {
+        let mut again = None;
         for answer in answers {
             let refused = answer.refused.as_ref().map(Refused::from_refusal);
-            if !refused.as_ref().is_some_and(Refused::retryable) {
-                self.core.unanswered.ends(answer.delivery_id);
+            match refused.as_ref().and_then(Refused::come_back_ms) {
+                Some(wait_ms) => again = again.max(Some(Duration::from_millis(wait_ms).max(SAY_AGAIN_MIN))),
+                None => self.core.unanswered.ends(answer.delivery_id),
             }
             let Some(refused) = refused else { continue };
             tracing::error!(reason = %refused.reason, detail = refused.detail, "the gateway did not take a settlement");
@@ -132,6 +161,7 @@ impl Receiver {
                 self.core.link.introduce.notify_one();
             }
         }
+        again
     }
 
     /// Gives each notice and each delivery with parts a task of its own; the rest of the frame goes together.
@@ -139,7 +169,9 @@ impl Receiver {
         let jws = Arc::new(frame.jws);
         let work = Work { core: Arc::clone(&self.core), busy: Arc::clone(&self.busy), jws, requests: requests.clone() };
         if !frame.notices.is_empty() {
-            tasks.spawn(work.clone().notices(frame.notices));
+            // Taken here, so that news of one message is heard in its order.
+            let turns = Turn::of_all(&self.busy, &frame.notices);
+            tasks.spawn(work.clone().notices(frame.notices, turns));
         }
         let mut light = Vec::new();
         for delivery in frame.deliveries {
@@ -190,9 +222,6 @@ impl Work {
     async fn deliveries(self, mut arrived: Vec<Arrived>) {
         fail::fail_point!("inbound.received");
         let spans: Vec<_> = arrived.iter_mut().map(Arrived::span).collect();
-        for arrived in &arrived {
-            self.core.unanswered.begins(&self.core.store, arrived.delivery_id, arrived.origin.jti);
-        }
         let turns: Vec<_> = arrived.iter().map(|arrived| Turn::take(&self.busy, arrived.origin.jti)).collect();
         let looks = arrived.iter().zip(&turns).zip(spans);
         let looks = looks.map(|((arrived, turn), span)| self.look(arrived, turn.is_some()).instrument(span));
@@ -211,6 +240,7 @@ impl Work {
             let refused = Refused::new(Reason::NackTransient, "this very message is being taken in");
             return Looked::Known(Verdict::Later(refused));
         }
+        self.core.unanswered.begins(&self.core.store, arrived.delivery_id, arrived.origin.jti);
         match take::before(&self.core, arrived) {
             Ok(Some(receipt)) => return Looked::Known(Verdict::Receipt(receipt)),
             Ok(None) => {}
@@ -218,8 +248,12 @@ impl Work {
         }
         match self.judge(arrived).await {
             Ok(reserved) => Looked::Good(take::acceptance(&self.core, arrived), reserved),
-            Err(Fault::Later(refused)) => Looked::Known(Verdict::Later(refused)),
+            Err(Fault::Later(refused)) => {
+                self.core.unanswered.ends(arrived.delivery_id);
+                Looked::Known(Verdict::Later(refused))
+            }
             Err(Fault::Untrue(refused)) => {
+                self.core.unanswered.ends(arrived.delivery_id);
                 self.core.distrust("message", &arrived.origin.jti.to_string(), &refused);
                 Looked::Known(Verdict::Later(refused))
             }
@@ -262,16 +296,22 @@ impl Work {
         verdicts
     }
 
-    async fn notices(self, notices: Vec<Notice>) {
+    async fn notices(self, notices: Vec<Notice>, turns: HashMap<MessageId, Turn>) {
         let mut settlements = Vec::with_capacity(notices.len());
         for notice in notices {
             let delivery_id = notice.delivery_id;
-            let outcome = match notice::take(&self.core, &self.jws, notice).await {
+            let waits = notice.message_id.parse().is_ok_and(|id| !turns.contains_key(&id));
+            let taken = match waits {
+                true => Err(Refused::new(Reason::NackTransient, "other news of this very message is being taken in")),
+                false => notice::take(&self.core, &self.jws, notice).await,
+            };
+            let outcome = match taken {
                 Ok(()) => Outcome::Notice(NoticeAcknowledged {}),
                 Err(refused) => self.later(&refused),
             };
             settlements.push(Settlement { delivery_id, outcome: Some(outcome) });
         }
+        drop(turns);
         self.send(Vec::new(), settlements).await;
     }
 
@@ -286,10 +326,7 @@ impl Work {
             .map(|(delivery_id, verdict)| {
                 let outcome = match verdict {
                     Verdict::Receipt(receipt) => receipt_outcome(&mut framer, &receipt),
-                    Verdict::Later(refused) => {
-                        self.core.unanswered.ends(delivery_id);
-                        self.later(&refused)
-                    }
+                    Verdict::Later(refused) => self.later(&refused),
                 };
                 Settlement { delivery_id, outcome: Some(outcome) }
             })
@@ -338,6 +375,17 @@ impl Turn {
     fn take(busy: &Arc<Mutex<HashSet<MessageId>>>, id: MessageId) -> Option<Self> {
         let first = busy.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
         first.then(|| Self { busy: Arc::clone(busy), id })
+    }
+
+    /// Those of the messages that some notices are about, as far as nobody else has them.
+    fn of_all(busy: &Arc<Mutex<HashSet<MessageId>>>, notices: &[Notice]) -> HashMap<MessageId, Self> {
+        let mut turns = HashMap::new();
+        for id in notices.iter().filter_map(|notice| notice.message_id.parse().ok()) {
+            if !turns.contains_key(&id) {
+                turns.extend(Self::take(busy, id).map(|turn| (id, turn)));
+            }
+        }
+        turns
     }
 }
 

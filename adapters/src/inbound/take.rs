@@ -19,10 +19,11 @@ use tramite_proto::{
 };
 use tramite_store::{Change, Done, Mover, Rejected, Slot, accepted};
 
-use super::{check::Arrived, without_move};
+use super::check::Arrived;
 use crate::{
     core::{BACKOFFICE, Core, REFUSED, rejected, unreadable},
     metrics,
+    recount::{self, News},
 };
 
 /// Items that may wait for a back office; one that stays away that long is told of by operations.
@@ -110,7 +111,7 @@ pub(super) fn acceptance(core: &Core, arrived: &Arrived) -> Change {
         }),
         enc: arrived.enc.clone(),
         parts: parts(origin),
-        delivery_id: arrived.delivery_id,
+        gateway_sequence: arrived.delivery_id,
         ..fact(arrived, Bytes::copy_from_slice(origin.jti.as_bytes()))
     };
     let mover = Mover::Institution { issuer: origin.iss.to_string(), audience: origin.aud.to_string() };
@@ -139,7 +140,7 @@ pub(super) async fn settled(
                 reason = %refused.reason,
                 "a move crossed another one on its way; the case stays where it is here"
             );
-            match core.store.commit_one(without_move(change)).await {
+            match crossing(core, arrived, change).await {
                 Ok(done) => opened(core, arrived, reserved, &done),
                 Err(error) => later(error),
             }
@@ -156,6 +157,13 @@ pub(super) async fn settled(
 /// The gateway has judged the move against the case as it was when the message came; here it may have moved on since.
 fn crossed(refused: &Refused) -> bool {
     refused.reason == Reason::CaseTransitionInvalid
+}
+
+/// It is kept, and has what effect it has where it comes: what it crossed may have come to nothing meanwhile.
+async fn crossing(core: &Core, arrived: &Arrived, change: Change) -> Result<Done, Rejected> {
+    let case = arrived.origin.case;
+    let Some(row) = core.store.case(case).map_err(Rejected::Unreadable)? else { return Err(Rejected::CaseChanged) };
+    recount::commit(core, change, case, News::Came(recount::moving(&arrived.origin, &row), arrived.delivery_id)).await
 }
 
 /// What its issuer said in time, and the gateway passed on out of turn.

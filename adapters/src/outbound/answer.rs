@@ -10,20 +10,20 @@ use tramite_proto::{
     ids::{CaseId, MessageId},
     pb::{
         exchange::v1::{Refusal, SubmitAnswer, SubmitResult, submit_result::Result as Answer},
-        journal::v1::{Accepted, CaseMove, Outcome, Settled},
+        journal::v1::{Accepted, Outcome, Settled},
         statement::v1::{FramedStatement, Statement},
     },
     reason::{Reason, Refused},
     statement::{Event, Evidence, Origin},
 };
-use tramite_store::{Change, Leased, accepted};
+use tramite_store::{Change, Leased, Rejected, accepted};
 
 use crate::{
     backoff,
-    core::{BACKOFFICE, Core, GATEWAY, origin},
+    core::{BACKOFFICE, Core, GATEWAY, origin, rejected, unreadable},
     directory::Doubt,
     metrics,
-    recount::{News, recount},
+    recount::{self, News},
 };
 
 /// Wait before the second attempt.
@@ -32,29 +32,70 @@ const RETRY_FIRST_MS: u64 = 500;
 /// and what is put right there after a weekend is sent a quarter of an hour later.
 const RETRY_LONGEST_MS: u64 = 900_000;
 
-/// What becomes of the messages of a frame: one change for each.
-pub(super) async fn changes(core: &Core, leased: &[Leased], answer: SubmitAnswer) -> Result<Vec<Change>, Refused> {
+/// What becomes of a message.
+#[derive(Debug)]
+pub(crate) struct End {
+    change: Change,
+    /// The case that is counted again without it, and why.
+    counts: Option<(CaseId, News)>,
+}
+
+impl From<Change> for End {
+    fn from(change: Change) -> Self {
+        Self { change, counts: None }
+    }
+}
+
+/// Has them on the disk: those that end no case's move together, each of the others with its case.
+///
+/// # Errors
+/// The store does not take one.
+pub(crate) async fn commit(core: &Core, leased: &[Leased], ends: Vec<End>) -> Result<(), Refused> {
+    let (mut plain, mut counting) = (Vec::new(), Vec::new());
+    for (leased, End { change, counts }) in leased.iter().zip(ends) {
+        match counts {
+            None => plain.push(change),
+            Some(counts) => counting.push((leased, change, counts)),
+        }
+    }
+    let plain = if plain.is_empty() { Vec::new() } else { core.store.commit(plain).await };
+    plain.into_iter().try_for_each(|done| done.map(drop).map_err(rejected))?;
+    for (leased, change, (case, news)) in counting {
+        match recount::commit(core, change, case, news).await {
+            // It ends when its case can be read: sent again, it is refused again.
+            Err(Rejected::Unreadable(error)) => {
+                core.store.commit_one(fail(core, leased, &unreadable(error))).await.map_err(rejected)?
+            }
+            done => done.map_err(rejected)?,
+        };
+    }
+    Ok(())
+}
+
+/// What becomes of the messages of a frame, in their order.
+pub(super) async fn ends(core: &Core, leased: &[Leased], answer: SubmitAnswer) -> Result<Vec<End>, Refused> {
     if answer.results.len() != leased.len() {
         return Err(Refused::new(
             Reason::FrameInvalid,
             "the gateway answered to another number of messages than it was sent",
         ));
     }
-    let mut changes = Vec::with_capacity(leased.len());
+    let mut ends = Vec::with_capacity(leased.len());
     for (leased, result) in leased.iter().zip(answer.results) {
-        changes.push(change(core, leased, &answer.jws, result).await);
+        ends.push(end(core, leased, &answer.jws, result).await);
     }
-    Ok(changes)
+    Ok(ends)
 }
 
-async fn change(core: &Core, leased: &Leased, jws: &[String], result: SubmitResult) -> Change {
+async fn end(core: &Core, leased: &Leased, jws: &[String], result: SubmitResult) -> End {
     let read = accepted(&leased.fact).ok_or_else(|| Refused::because(Reason::Internal));
     let read = read.and_then(|accepted| Ok((accepted, origin(accepted)?)));
     let (accepted, (origin, statement)) = match read {
         Ok(read) => read,
-        Err(refused) => return fail(core, leased, &refused),
+        Err(refused) => return fail(core, leased, &refused).into(),
     };
-    match result.result {
+    let sequence = result.sequence;
+    let mut change = match result.result {
         Some(Answer::Accepted(framed)) => {
             match check(core, jws, framed, Event::SubmissionAcceptance, &origin, statement).await {
                 Ok(evidence) => {
@@ -73,9 +114,15 @@ async fn change(core: &Core, leased: &Leased, jws: &[String], result: SubmitResu
                 }
             }
         }
-        Some(Answer::Refused(refusal)) => turned_down(core, leased, jws, refusal, (accepted, &origin, statement)).await,
+        Some(Answer::Refused(refusal)) => {
+            return turned_down(core, leased, jws, refusal, (accepted, &origin, statement)).await;
+        }
         None => fail(core, leased, &Refused::new(Reason::FrameInvalid, "the gateway gave no result")),
+    };
+    if let Change::Settle { fact, .. } = &mut change {
+        fact.gateway_sequence = sequence;
     }
+    change.into()
 }
 
 /// A refusal: for now, or for good.
@@ -85,20 +132,15 @@ async fn turned_down(
     jws: &[String],
     mut refusal: Refusal,
     (accepted, origin, statement): (&Accepted, &Origin, &Statement),
-) -> Change {
+) -> End {
     let refused = Refused::from_refusal(&refusal);
     if refused.reason == Reason::SignerUnknown {
         // The gateway does not know our key (any more): introduce ourselves again.
         core.link.introduce.notify_one();
     }
     if refusal.retryable || refused.retryable() {
-        return fail(core, leased, &refused);
+        return fail(core, leased, &refused).into();
     }
-    // Sent again, it is refused again: by then the case can be read.
-    let case_move = match taken_back(core, accepted, &refused) {
-        Ok(case_move) => case_move,
-        Err(unread) => return fail(core, leased, &unread),
-    };
     let evidence = match refusal.evidence.take() {
         Some(framed) => check(core, jws, framed, Event::SubmissionRejection, origin, statement).await.ok(),
         None => None,
@@ -112,11 +154,8 @@ async fn turned_down(
         detail = refused.detail,
         "the gateway refused a message for good"
     );
-    let mut change = settle(leased, Outcome::Refused, evidence, Some(&refused));
-    if let Change::Settle { fact, .. } = &mut change {
-        fact.case_move = case_move;
-    }
-    change
+    let change = settle(leased, Outcome::Refused, evidence, Some(&refused));
+    End { change, counts: counts(accepted, &refused) }
 }
 
 /// Unframes the gateway's evidence and checks signature, event and subject.
@@ -137,26 +176,33 @@ async fn check(
     Ok(evidence)
 }
 
-/// Where its case stands without a message that ends here.
-fn taken_back(core: &Core, accepted: &Accepted, why: &Refused) -> Result<Option<CaseMove>, Refused> {
-    let Some(made) = &accepted.case_move else { return Ok(None) };
-    let broken = |_| Refused::because(Reason::Internal);
-    let (case, message) = (CaseId::from_bytes(&made.case_id), MessageId::from_bytes(&accepted.id));
-    let news = News { message: message.map_err(broken)?, opened: false, reason: why.reason.as_str() };
-    recount(core, case.map_err(broken)?, news)
+/// The case that a message moved which ends here.
+fn counts(accepted: &Accepted, why: &Refused) -> Option<(CaseId, News)> {
+    let case = CaseId::from_bytes(&accepted.case_move.as_ref()?.case_id).ok()?;
+    Some((case, News::Ended(MessageId::from_bytes(&accepted.id).ok()?, why.reason.as_str().to_owned())))
+}
+
+/// Ends a message that is past its expiry; not, when it is on its way, or the clock is not believed.
+///
+/// # Errors
+/// Its case cannot be read, or the store does not take its end: it must not end yet.
+pub(crate) async fn expire(core: &Core, leased: &Leased) -> Result<bool, Refused> {
+    let End { change, counts } = expired(leased);
+    let done = match counts {
+        Some((case, news)) => recount::commit(core, change, case, news).await,
+        None => core.store.commit_one(change).await,
+    };
+    match done {
+        Err(Rejected::Leased { .. } | Rejected::ClockHeld) => Ok(false),
+        done => done.map(|_| true).map_err(rejected),
+    }
 }
 
 /// Past its expiry, never accepted: the back office is told.
-///
-/// # Errors
-/// The case cannot be read: the message must not end yet.
-pub(crate) fn expired(core: &Core, leased: &Leased) -> Result<Change, Refused> {
+pub(crate) fn expired(leased: &Leased) -> End {
     let refused = Refused::new(Reason::MessageExpired, "the message expired before the gateway could be reached");
-    let mut change = settle(leased, Outcome::Expired, None, Some(&refused));
-    if let (Change::Settle { fact, .. }, Some(accepted)) = (&mut change, accepted(&leased.fact)) {
-        fact.case_move = taken_back(core, accepted, &refused)?;
-    }
-    Ok(change)
+    let change = settle(leased, Outcome::Expired, None, Some(&refused));
+    End { change, counts: accepted(&leased.fact).and_then(|accepted| counts(accepted, &refused)) }
 }
 
 fn settle(leased: &Leased, outcome: Outcome, evidence: Option<Statement>, why: Option<&Refused>) -> Change {

@@ -248,13 +248,8 @@ impl Session {
     async fn take(&self, frame: InFlight, answer: SubmitAnswer) -> Result<(), Refused> {
         self.core.link.answers(Way::Messages);
         fail::fail_point!("outbound.answered");
-        let changes = answer::changes(&self.core, &frame.leased, answer).await?;
-        for done in self.core.store.commit(changes).await {
-            if let Err(error) = done {
-                return Err(rejected(error));
-            }
-        }
-        Ok(())
+        let ends = answer::ends(&self.core, &frame.leased, answer).await?;
+        answer::commit(&self.core, &frame.leased, ends).await
     }
 }
 
@@ -286,10 +281,7 @@ pub(crate) async fn still_live(core: &Core, leased: Vec<Leased>) -> Result<Vec<L
     let (late, live): (Vec<_>, Vec<_>) = leased.into_iter().partition(is_late);
     if !late.is_empty() {
         core.store.release(GATEWAY, &late.iter().map(|late| late.sequence).collect::<Vec<_>>());
-        let end = |late| answer::expired(core, late).unwrap_or_else(|unread| answer::fail(core, late, &unread));
-        for done in core.store.commit(late.iter().map(end).collect()).await {
-            done.map_err(rejected)?;
-        }
+        answer::commit(core, &late, late.iter().map(answer::expired).collect()).await?;
     }
     Ok(live)
 }

@@ -8,6 +8,7 @@ use tramite_proto::{
         exchange::v1::settlement::Outcome,
         statement::v1::SealedMessage,
     },
+    reason::Reason,
     statement::{Event, Evidence, Origin, Receipt},
 };
 
@@ -234,10 +235,12 @@ async fn a_receipt_is_said_again_on_every_new_stream_until_it_is_answered() {
     inps.stop().await;
     let inps = network.start("inps", gateway.port()).await;
     assert_eq!(receipt(&mut gateway).await, given, "after a restart, too");
+    gateway.send("inps", stand_in::answered(7, Some(Reason::StoreFailed))).await;
+    assert_eq!(receipt(&mut gateway).await, given, "and on the same one, when it is not taken for now");
 
-    gateway.send("inps", stand_in::answered(7)).await;
+    gateway.send("inps", stand_in::answered(7, None)).await;
     let core = inps.core();
-    let unanswered = async || core.unanswered.receipts(&core.store).expect("readable").is_empty().then_some(());
+    let unanswered = async || core.unanswered.deliveries().is_empty().then_some(());
     until(unanswered).await;
     core.unanswered.mark(&core.store).await.expect("written");
     drop(core);

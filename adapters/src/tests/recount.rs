@@ -53,7 +53,8 @@ async fn happened(office: &mut Office, case_id: &str, event: &str) -> usize {
 async fn deliver(gateway: &mut StandIn, to: &str, n: usize) -> (SealedMessage, Statement) {
     let message = gateway.message(n).await;
     let acceptance = gateway.state.acceptance(&message);
-    gateway.send(to, stand_in::delivery(100 + n as u64, &message, Some(&acceptance))).await;
+    let place = gateway.state.place(&origin_of(&message).1);
+    gateway.send(to, stand_in::delivery(place, &message, Some(&acceptance))).await;
     let receipt = gateway.settlement(to).await.0.expect("a receipt");
     (message, receipt)
 }
@@ -68,7 +69,9 @@ async fn tell(gateway: &mut StandIn, to: &str, message: &SealedMessage, event: E
         ..gateway.state.evidence(event, &origin, &json)
     };
     let evidence = gateway.state.sign(&gateway.state.gateway, evidence.to_json());
-    gateway.send(to, stand_in::notice(1, &origin.jti.to_string(), &evidence, receipt)).await;
+    // A deadline passes before anything else comes.
+    let place = gateway.state.place(&json) + if event == Event::AcceptanceRejectionExpiry { 5 } else { 0 };
+    gateway.send(to, stand_in::notice_at(place, 1, &origin.jti.to_string(), &evidence, receipt)).await;
     assert!(matches!(gateway.settlement(to).await.1, Outcome::Notice(_)));
 }
 
@@ -94,7 +97,7 @@ async fn a_move_that_crossed_one_of_ours_counts_when_ours_is_refused() {
     moves(&mut caritas.office, &case_id, "cancelled", 0).await;
     until(async || (happened(&mut caritas.office, &case_id, "ATTEMPT_FAILED").await > 0).then_some(())).await;
     deliver(&mut gateway, "caritas", last).await;
-    assert_eq!(stands(&mut caritas.office, &case_id).await, "cancelled", "it may still be accepted");
+    assert_eq!(stands(&mut caritas.office, &case_id).await, "completed", "the gateway has it, and ours not yet");
     gateway.answer(Answer::Refuse(Reason::CaseTransitionInvalid));
     network.clock.advance(120_000);
     until(async || (happened(&mut caritas.office, &case_id, "REFUSED").await > 0).then_some(())).await;
@@ -115,7 +118,7 @@ async fn a_deadline_that_crossed_a_move_of_ours_counts_when_ours_is_refused() {
     moves(&mut inps.office, &sent.case_id, "accepted", 0).await;
     until(async || (happened(&mut inps.office, &sent.case_id, "ATTEMPT_FAILED").await > 0).then_some(())).await;
     tell(&mut gateway, "inps", &opening, Event::AcceptanceRejectionExpiry, None).await;
-    assert_eq!(stands(&mut inps.office, &sent.case_id).await, "accepted", "it may still be accepted");
+    assert_eq!(stands(&mut inps.office, &sent.case_id).await, "expired", "the gateway has it, and ours not yet");
     gateway.answer(Answer::Refuse(Reason::CaseTransitionInvalid));
     network.clock.advance(120_000);
     until(async || (happened(&mut inps.office, &sent.case_id, "REFUSED").await > 0).then_some(())).await;
@@ -180,6 +183,113 @@ async fn what_its_recipient_opened_counts_before_and_after_any_other_end_that_is
     assert_eq!(stands(&mut caritas.office, &case_id).await, "requested");
     tell(&mut gateway, "caritas", &opening, Event::ContentConsignmentFailure, None).await;
     assert_eq!(stands(&mut caritas.office, &case_id).await, "requested");
+    caritas.stop().await;
+    inps.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_over_when_we_opened_it_counts_for_nothing_here_either() {
+    let network = Network::new();
+    let (mut gateway, mut caritas, mut inps) = pair(&network).await;
+    let sent = caritas.office.send_referral(referral("r-1", "inps")).await.expect("sent").into_inner();
+    let (opening, receipt) = deliver(&mut gateway, "inps", 0).await;
+    assert_eq!(stands(&mut inps.office, &sent.case_id).await, "requested");
+    tell(&mut gateway, "inps", &opening, Event::ContentHandover, Some(&receipt)).await;
+    assert_eq!(stands(&mut inps.office, &sent.case_id).await, "entered_in_error");
+    caritas.stop().await;
+    inps.stop().await;
+}
+
+#[tokio::test]
+async fn a_case_is_closed_although_news_of_its_deadline_comes_after_the_end() {
+    let network = Network::new();
+    let (mut gateway, mut caritas, mut inps) = pair(&network).await;
+    let sent = caritas.office.send_referral(referral("r-1", "inps")).await.expect("sent").into_inner();
+    let (opening, _) = deliver(&mut gateway, "inps", 0).await;
+    tell(&mut gateway, "caritas", &opening, Event::AcceptanceRejectionExpiry, None).await;
+    moves(&mut caritas.office, &sent.case_id, "closed", 0).await;
+    deliver(&mut gateway, "inps", 1).await;
+    assert_eq!(stands(&mut inps.office, &sent.case_id).await, "requested");
+    tell(&mut gateway, "inps", &opening, Event::AcceptanceRejectionExpiry, None).await;
+    assert_eq!(stands(&mut inps.office, &sent.case_id).await, "closed");
+    caritas.stop().await;
+    inps.stop().await;
+}
+
+#[tokio::test]
+async fn of_what_ends_unsent_there_is_one_word_and_none_once_it_was_opened() {
+    let network = Network::new();
+    let (mut gateway, mut caritas, inps) = pair(&network).await;
+    gateway.answer(Answer::Refuse(Reason::RateLimited));
+    let sent = async |caritas: &mut Institution, id| {
+        let mut request = referral(id, "inps");
+        request.sending.as_mut().expect("sending").expires_in_s = 60;
+        caritas.office.send_referral(request).await.expect("sent").into_inner().case_id
+    };
+    let opened = sent(&mut caritas, "r-1").await;
+    let (message, receipt) = deliver(&mut gateway, "inps", 0).await;
+    tell(&mut gateway, "caritas", &message, Event::ContentHandover, Some(&receipt)).await;
+    let status = async |caritas: &mut Institution| {
+        caritas.office.get_status(pb::GetStatusRequest {}).await.expect("a status").into_inner()
+    };
+    assert_eq!(status(&mut caritas).await.outbox, 0, "the gateway had it");
+    let unopened = sent(&mut caritas, "r-2").await;
+    let message = gateway.message(1).await;
+    network.clock.advance(61_000);
+    until(async || (happened(&mut caritas.office, &unopened, "EXPIRED").await > 0).then_some(())).await;
+    assert_eq!(happened(&mut caritas.office, &opened, "EXPIRED").await, 0);
+    tell(&mut gateway, "caritas", &message, Event::ContentConsignmentFailure, None).await;
+    assert_eq!(happened(&mut caritas.office, &unopened, "EXPIRED").await, 1);
+    caritas.stop().await;
+    inps.stop().await;
+}
+
+#[tokio::test]
+async fn a_move_of_ours_counts_where_the_gateway_has_it() {
+    let network = Network::new();
+    let (mut gateway, mut caritas, mut inps) = pair(&network).await;
+    let sent = caritas.office.send_referral(referral("r-1", "inps")).await.expect("sent").into_inner();
+    deliver(&mut gateway, "inps", 0).await;
+    moves(&mut inps.office, &sent.case_id, "received", 0).await;
+    let (received, receipt) = deliver(&mut gateway, "caritas", 1).await;
+    // The gateway gets to know of that only when it has expired; so it is sent once more, before the answer to it is taken.
+    gateway.answer(Answer::Refuse(Reason::RateLimited));
+    moves(&mut caritas.office, &sent.case_id, "cancelled", 0).await;
+    gateway.message(2).await;
+    tell(&mut gateway, "inps", &received, Event::ContentConsignmentFailure, None).await;
+    gateway.answer(Answer::Accept);
+    let request = pb::UpdateReferralRequest {
+        sending: Some(sending("again")),
+        case_id: sent.case_id.clone(),
+        update: Some(ReferralUpdate { status: "accepted".to_owned(), ..ReferralUpdate::default() }),
+    };
+    inps.office.update_referral(request).await.expect("permitted");
+    deliver(&mut gateway, "caritas", 3).await;
+    network.clock.advance(120_000);
+    gateway.message(4).await;
+    until(async || (happened(&mut caritas.office, &sent.case_id, "ACCEPTED").await == 2).then_some(())).await;
+    tell(&mut gateway, "caritas", &received, Event::ContentHandover, Some(&receipt)).await;
+    assert_eq!(stands(&mut caritas.office, &sent.case_id).await, "cancelled");
+    caritas.stop().await;
+    inps.stop().await;
+}
+
+#[tokio::test]
+async fn what_expired_everywhere_and_was_opened_after_that_is_over_for_its_sender_too() {
+    let network = Network::new();
+    let (mut gateway, mut caritas, inps) = pair(&network).await;
+    gateway.answer(Answer::Refuse(Reason::RateLimited));
+    let mut request = referral("r-1", "inps");
+    request.sending.as_mut().expect("sending").expires_in_s = 60;
+    let case_id = caritas.office.send_referral(request).await.expect("sent").into_inner().case_id;
+    let (message, receipt) = deliver(&mut gateway, "inps", 0).await;
+    network.clock.advance(61_000);
+    until(async || (happened(&mut caritas.office, &case_id, "EXPIRED").await > 0).then_some(())).await;
+    tell(&mut gateway, "caritas", &message, Event::ContentConsignmentFailure, None).await;
+    tell(&mut gateway, "caritas", &message, Event::ContentHandover, Some(&receipt)).await;
+    assert_eq!(happened(&mut caritas.office, &case_id, "OPENED").await, 0);
+    assert_eq!(happened(&mut caritas.office, &case_id, "RECEIPT_AFTER_EXPIRY").await, 1);
+    assert_eq!(stands(&mut caritas.office, &case_id).await, "entered_in_error");
     caritas.stop().await;
     inps.stop().await;
 }

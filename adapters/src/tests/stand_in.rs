@@ -199,6 +199,13 @@ impl State {
         self.sign(&self.gateway, self.evidence(Event::SubmissionAcceptance, &origin, json).to_json())
     }
 
+    /// Where a message stands in its order, as it came last.
+    pub(super) fn place(&self, origin: &[u8]) -> u64 {
+        let submitted = self.submitted.lock().expect("lock");
+        let is_it = |message: &SealedMessage| message.origin.as_ref().expect("an origin").json == origin;
+        submitted.iter().rposition(is_it).map_or(0, |index| 100 + 10 * index as u64)
+    }
+
     fn result(&self, message: &SealedMessage, framer: &mut Framer) -> ex::SubmitResult {
         let json = message.origin.as_ref().expect("an origin").json.clone();
         let origin = Origin::parse(&json).expect("an origin");
@@ -217,7 +224,7 @@ impl State {
                 ex::submit_result::Result::Refused(tramite_proto::reason::Refused::because(reason).to_refusal())
             }
         };
-        ex::SubmitResult { result: Some(result) }
+        ex::SubmitResult { result: Some(result), sequence: self.place(&json) }
     }
 }
 
@@ -235,18 +242,31 @@ pub(super) fn delivery(id: u64, message: &SealedMessage, acceptance: Option<&Sta
     ex::ReceiveFrame { jws: framer.into_jws(), deliveries: vec![delivery], ..Default::default() }
 }
 
-/// A settlement was taken.
-pub(super) fn answered(delivery_id: u64) -> ex::ReceiveFrame {
-    let answer = ex::SettlementAnswer { delivery_id, refused: None };
+/// A settlement was taken, or not.
+pub(super) fn answered(delivery_id: u64, refused: Option<Reason>) -> ex::ReceiveFrame {
+    let refused = refused.map(|reason| tramite_proto::reason::Refused::because(reason).to_refusal());
+    let answer = ex::SettlementAnswer { delivery_id, refused };
     ex::ReceiveFrame { settled: vec![answer], ..Default::default() }
 }
 
 /// A notice in a frame of its own.
 pub(super) fn notice(id: u64, mid: &str, evidence: &Statement, receipt: Option<&Statement>) -> ex::ReceiveFrame {
+    notice_at(0, id, mid, evidence, receipt)
+}
+
+/// The same, of what stands there in the gateway's order.
+pub(super) fn notice_at(
+    sequence: u64,
+    id: u64,
+    mid: &str,
+    evidence: &Statement,
+    receipt: Option<&Statement>,
+) -> ex::ReceiveFrame {
     let mut framer = Framer::new();
     let evidence = Some(framer.frame(evidence));
     let receipt = receipt.map(|receipt| framer.frame(receipt));
-    let notice = ex::Notice { delivery_id: id, message_id: mid.to_owned(), receipt, evidence, attempt: 1 };
+    let message_id = mid.to_owned();
+    let notice = ex::Notice { delivery_id: id, message_id, receipt, evidence, attempt: 1, sequence };
     ex::ReceiveFrame { jws: framer.into_jws(), notices: vec![notice], ..Default::default() }
 }
 

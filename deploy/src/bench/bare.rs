@@ -74,7 +74,7 @@ impl Exchange for Echo {
             let path = vec![hash.clone(); frame.messages.len().next_power_of_two().trailing_zeros() as usize];
             let one = || {
                 let framed = FramedStatement { json: json.clone(), jws_index: 0, index: 0, path: path.clone() };
-                SubmitResult { result: Some(submit_result::Result::Accepted(framed)) }
+                SubmitResult { result: Some(submit_result::Result::Accepted(framed)), ..SubmitResult::default() }
             };
             let results = frame.messages.iter().map(|_| one()).collect();
             Ok(SubmitAnswer { frame_id: frame.frame_id, jws: vec!["x".repeat(JWS)], results })

@@ -258,6 +258,7 @@ async fn answer(
     let results = outcomes
         .into_iter()
         .map(|(_, outcome)| {
+            let sequence = outcome.as_ref().map_or(0, Acceptance::sequence);
             let result = match outcome {
                 Ok(acceptance) => submit_result::Result::Accepted(framer.frame(&acceptance.into_evidence())),
                 Err(denied) => {
@@ -266,7 +267,7 @@ async fn answer(
                     submit_result::Result::Refused(Refusal { evidence, ..denied.refused.to_refusal() })
                 }
             };
-            SubmitResult { result: Some(result) }
+            SubmitResult { result: Some(result), sequence }
         })
         .collect();
     fail::fail_point!("submit.answered");

@@ -4,7 +4,7 @@ use tramite_proto::{
     pb::journal::v1::{Outcome, Recorded, Settled},
     reason::{Reason, Refused},
 };
-use tramite_store::{Change, Done, MessageRow, MessageState, Slot};
+use tramite_store::{Change, Done, MessageRow, MessageState, Rejected, Slot};
 
 use crate::{
     holds::{CLOCK, RECORD_PREFIX},
@@ -33,19 +33,25 @@ pub(super) async fn discard(hub: &Hub, operator: &Operator, message_id: &str, re
     let row = dead_letter(hub, message_id)?;
     let consigned = hub.consigned(row.sequence)?;
     let evidence = hub.prover.given_up(About::new(&consigned.origin, consigned.json()), Reason::Discarded);
-    let fact = Settled {
-        sequence: row.sequence,
-        outcome: Outcome::Discarded.into(),
-        reason: Reason::Discarded.as_str().to_owned(),
-        detail: reason.to_owned(),
-        notify: vec![consigned.origin.iss.as_str().to_owned()],
-        by: operator.name().to_owned(),
-        case_move: undo::move_back(hub, row.sequence, &consigned, Reason::Discarded.as_str())?,
-        queue: row.queue,
-        ..Settled::default()
+    let done = loop {
+        let (case_move, mover) = undo::move_back(hub, row.sequence, &consigned, Reason::Discarded.as_str())?;
+        let fact = Settled {
+            sequence: row.sequence,
+            outcome: Outcome::Discarded.into(),
+            reason: Reason::Discarded.as_str().to_owned(),
+            detail: reason.to_owned(),
+            notify: vec![consigned.origin.iss.as_str().to_owned()],
+            by: operator.name().to_owned(),
+            case_move,
+            queue: row.queue.clone(),
+            ..Settled::default()
+        };
+        let sign = vec![(Slot::Evidence, evidence.clone())];
+        match hub.store.commit_one(Change::Settle { fact: Box::new(fact), sign, mover: Some(mover) }).await {
+            Err(Rejected::CaseChanged) => {}
+            done => break done.map_err(|rejected| hub.rejected(rejected))?,
+        }
     };
-    let change = Change::Settle { fact: Box::new(fact), sign: vec![(Slot::Evidence, evidence)], mover: None };
-    let done = commit(hub, change).await?;
     hub.waiting.settled(&consigned.fact, &done);
     settled_by_this(done)?;
     tracing::info!(operator = operator.name(), message_id, "discarded");

@@ -1,6 +1,11 @@
 //! Cases: the gateway enforces casework as far as origin shows it.
 
-use tramite_proto::{ids::CaseId, reason::Reason, statement::Event};
+use tramite_proto::{
+    ids::CaseId,
+    pb::exchange::v1::{RetryLater, settlement::Outcome},
+    reason::Reason,
+    statement::Event,
+};
 
 use super::{
     adapter::{Adapter, Draft, two},
@@ -170,4 +175,59 @@ async fn a_referral_that_was_withdrawn_before_anybody_had_it_does_not_rise_again
     assert_eq!(submit().await, Ok(()));
     expire(&world, &mut caritas.receive(8).await, 2).await;
     assert_eq!(submit().await, Err(Reason::CaseTransitionInvalid));
+}
+
+#[tokio::test]
+async fn of_a_case_that_passed_its_deadline_nobody_is_told_before_the_message_that_opened_it() {
+    let world = World::new().await;
+    let (caritas, inps) = two(&world).await;
+    let case = opened(&caritas, &inps, Some(3_600)).await;
+    let mut recipient = inps.receive(8).await;
+    let delivery = recipient.delivery().await;
+    recipient.later(&delivery, 0).await;
+    let delivery = recipient.delivery().await;
+    world.clock.advance_s(3_601);
+    let mut sender = caritas.receive(8).await;
+    assert_eq!(sender.notice().await.evidence.unwrap().evt, Event::AcceptanceRejectionExpiry);
+    assert!(recipient.is_quiet().await, "it has not heard of the case");
+    recipient.opened(&inps, &delivery).await;
+    world.clock.advance_s(3_600);
+    // What arrives wakes the stream, which then takes everything that is due.
+    caritas.refer(&inps).await;
+    let notice = recipient.notice().await;
+    assert_eq!(
+        (notice.evidence.unwrap().evt, notice.message_id),
+        (Event::AcceptanceRejectionExpiry, case.id.to_string())
+    );
+}
+
+#[tokio::test]
+async fn what_follows_an_opening_that_expired_ends_when_its_recipient_does_not_know_the_case() {
+    let world = World::new().await;
+    let (caritas, inps) = two(&world).await;
+    let conversation = Some(tramite_proto::ids::ConversationId::new(0, super::adapter::random()));
+    let case = Draft { conversation, lives_s: 3_600, ..caritas.draft("inps") };
+    let cancelled = update(&caritas, &inps, &case, "cancelled", Some("PERSON_DECLINED"));
+    for draft in [&case, &cancelled] {
+        caritas.submit(&caritas.message(draft, &inps)).await.unwrap();
+    }
+    expire(&world, &mut caritas.receive(8).await, 1).await;
+    let mut recipient = inps.receive(8).await;
+    let delivery = recipient.delivery().await;
+    assert_eq!(delivery.origin.jti, cancelled.id);
+    let later = |reason: Reason| {
+        let (reason, detail) = (reason.as_str().to_owned(), String::new());
+        Outcome::Retry(RetryLater { delay_ms: 0, reason, detail })
+    };
+    recipient.settle(Vec::new(), delivery.id, later(Reason::CaseUnknown)).await.unwrap();
+    let evidence = caritas.receive(8).await.notice().await.evidence.unwrap();
+    assert_eq!((evidence.evt, evidence.mid), (Event::ContentConsignmentFailure, cancelled.id));
+    assert_eq!(evidence.rsn.as_deref(), Some("CASE_UNKNOWN"));
+
+    // Whoever only says so of a case that may still come to be is offered it again.
+    let case = opened(&caritas, &inps, None).await;
+    let delivery = recipient.delivery().await;
+    recipient.settle(Vec::new(), delivery.id, later(Reason::CaseUnknown)).await.unwrap();
+    let again = recipient.delivery().await;
+    assert_eq!((again.origin.jti, again.attempt), (case.id, 2));
 }

@@ -49,6 +49,12 @@ pub enum Mover {
         /// To whom.
         audience: String,
     },
+    /// Nobody: the caller has counted the case again, with this news, from its timeline up to that sequence, and `case_move`, if there is
+    /// one, sets it to where it stands then. When the timeline has more by now, that is over: [`Rejected::CaseChanged`].
+    Counted {
+        /// The last fact that was counted.
+        up_to: u64,
+    },
 }
 
 impl From<Party> for Mover {
@@ -209,6 +215,9 @@ pub enum Rejected {
     /// The case does not exist, exists already, is another's, or does not move that way.
     #[error("the case does not move so")]
     Case(#[source] Box<Refused>),
+    /// Something has been added to the timeline of a case since it was counted: it is to be counted again.
+    #[error("the case has changed since it was counted")]
+    CaseChanged,
     /// Nothing that waits or waited has this sequence.
     #[error("nothing waits or waited under sequence {sequence}")]
     UnknownSequence {

@@ -180,9 +180,7 @@ impl<'a> Group<'a> {
         if self.tight || counts.waiting.saturating_add(counts.dead) >= self.queue_max {
             return Err(Rejected::Full.into());
         }
-        if mover.is_none() {
-            case::drop_if_moved_since(&self.draft, &mut fact.case_move)?;
-        }
+        case::unchanged(&self.draft, &fact.case_id, mover)?;
         if let Some(case_move) = &mut fact.case_move {
             let opens = case_move.case_id == fact.id;
             case::judge(&self.draft, case_move, opens, mover)?;
@@ -259,8 +257,8 @@ impl<'a> Group<'a> {
             }
             (_, Some(_)) => {}
         }
-        if mover.is_none() {
-            case::drop_if_moved_since(&self.draft, &mut fact.case_move)?;
+        if let Some(item) = &item {
+            case::unchanged(&self.draft, &item.case_id, mover)?;
         }
         if let Some(case_move) = &mut fact.case_move {
             case::judge(&self.draft, case_move, false, mover)?;

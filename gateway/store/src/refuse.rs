@@ -15,6 +15,7 @@ impl From<Rejected> for Refused {
             Rejected::RequestReused { .. } => Self::because(Reason::RequestIdReused),
             Rejected::Case(refused) => *refused,
             Rejected::UnknownSequence { .. } => Self::because(Reason::DeliveryUnknown),
+            Rejected::CaseChanged => Self::new(Reason::Internal, "The case has just changed; try again."),
             Rejected::Leased { .. } => Self::new(Reason::Internal, "It is on its way to the recipient; try again."),
             Rejected::ClockHeld => Self::because(Reason::ClockHeld),
             Rejected::Full => Self::because(Reason::StoreFull),

@@ -86,6 +86,8 @@ pub const TRANSITIONS: &[Transition] = &[
     line(RetryWait, Queued, Clock, &[]),
     line(RetryWait, Held, Operator, &[Reason::RecipientSuspended]),
     line(RetryWait, Expired, Clock, &[Reason::TtlExpired]),
+    // The message that was to open its case ended before its recipient had it.
+    line(RetryWait, Expired, Gateway, &[Reason::CaseUnknown]),
     line(RetryWait, Cancelled, Sender, &[Reason::Recalled]),
     line(RetryWait, Delivered, Recipient, &[]),
     line(RetryWait, Refused, Recipient, NEVER),

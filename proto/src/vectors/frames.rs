@@ -176,7 +176,7 @@ pub(super) fn made_here(statements: &[Statement]) -> Vec<Value> {
         let (reason, detail) = ("POLICY_DENIED".to_owned(), "Perché no.".to_owned());
         Answer::Refused(Refusal { reason, detail, evidence: Some(evidence), retryable: true, retry_after_ms: 300 })
     });
-    let results = accepted.chain(refused).map(|result| SubmitResult { result: Some(result) }).collect();
+    let results = accepted.chain(refused).map(|result| SubmitResult { result: Some(result), sequence: 0 }).collect();
     let answer = SubmitAnswer { frame_id: 1, jws: framer.into_jws(), results };
 
     let mut framer = Framer::new();
@@ -185,7 +185,14 @@ pub(super) fn made_here(statements: &[Statement]) -> Vec<Value> {
         let [first, second] = [&pair[0], &pair[1]].map(|one| framer.frame(one));
         if id % 2 == 0 {
             let (receipt, evidence) = (Some(first), Some(second));
-            receive.notices.push(Notice { delivery_id: id, message_id: "m".into(), receipt, evidence, attempt: 1 });
+            receive.notices.push(Notice {
+                delivery_id: id,
+                message_id: "m".into(),
+                receipt,
+                evidence,
+                attempt: 1,
+                sequence: 0,
+            });
         } else {
             let (message, acceptance) = (Some(message(first)), Some(second));
             receive.deliveries.push(Delivery { delivery_id: id, message, acceptance, attempt: 200 });

@@ -32,7 +32,7 @@ async fn an_acceptance_that_is_not_right_or_comes_twice_ends_the_bench() {
         change(&mut evidence);
         let accepted = framed(&mut jws, pen, origin.iat, evidence.to_json());
         let result = Some(submit_result::Result::Accepted(accepted));
-        SubmitAnswer { frame_id: 0, jws, results: vec![SubmitResult { result }] }
+        SubmitAnswer { frame_id: 0, jws, results: vec![SubmitResult { result, ..SubmitResult::default() }] }
     };
     let (gateway, other) = (fixture.pen_of_the_gateway(), Digest::of(b"another"));
     let cases: [(&str, SubmitAnswer); 4] = [
@@ -73,7 +73,7 @@ async fn a_notice_that_is_not_right_or_comes_twice_ends_the_bench() {
         let message_id = origin.jti.to_string();
         ReceiveFrame {
             jws,
-            notices: vec![Notice { delivery_id: 1, message_id, receipt, evidence, attempt: 1 }],
+            notices: vec![Notice { delivery_id: 1, message_id, receipt, evidence, attempt: 1, sequence: 0 }],
             ..ReceiveFrame::default()
         }
     };

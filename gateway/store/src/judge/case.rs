@@ -11,6 +11,7 @@ use tramite_proto::{
 use super::Stop;
 use crate::{
     change::{Mover, Rejected},
+    overlay::Rows as _,
     project::{Draft, row},
     rows::{self, CaseValue},
 };
@@ -32,6 +33,7 @@ pub(super) fn judge(
     if case_move.case_id.len() != CASE_ID_BYTES {
         return Err(Rejected::Malformed { what: "case_move.case_id" }.into());
     }
+    let mover = mover.filter(|mover| !matches!(mover, Mover::Counted { .. }));
     let case = row::<CaseValue>(draft, &rows::case(&case_move.case_id))?;
     let party = match (case, opens) {
         (Some(_), true) => return refuse(Reason::CaseExists, "the case was opened already", "case"),
@@ -54,6 +56,7 @@ pub(super) fn judge(
 /// Who opens a case is its opener.
 fn opening(case_move: &mut CaseMove, mover: Option<&Mover>) -> Option<Party> {
     match mover? {
+        Mover::Counted { .. } => None,
         Mover::Party(party) => Some(*party),
         Mover::Institution { issuer, audience } => {
             case_move.opener.clone_from(issuer);
@@ -66,7 +69,7 @@ fn opening(case_move: &mut CaseMove, mover: Option<&Mover>) -> Option<Party> {
 /// Fills in the case as it is, and finds the mover's part in it.
 fn moving(case_move: &mut CaseMove, case: CaseValue, mover: Option<&Mover>) -> Result<Option<Party>, Stop> {
     let party = match mover {
-        None => None,
+        None | Some(Mover::Counted { .. }) => None,
         Some(Mover::Party(party)) => Some(*party),
         Some(Mover::Institution { issuer, audience }) => {
             if *issuer == case.opener && *audience == case.responder {
@@ -100,13 +103,10 @@ pub(super) fn not_due(draft: &Draft<'_>, case_id: &[u8], now_ms: i64) -> Result<
     Ok(case.filter(|case| !case.expires || case.deadline_ms > now_ms).map(|case| case.moved_sequence))
 }
 
-/// Without a mover a case is set to where it stands without what came to nothing. That was worked out while it stood at `from`, and is
-/// over once it stands elsewhere.
-pub(super) fn drop_if_moved_since(draft: &Draft<'_>, case_move: &mut Option<CaseMove>) -> Result<(), Stop> {
-    let Some(set) = case_move.as_ref().filter(|set| !set.from.is_empty()) else { return Ok(()) };
-    let case = row::<CaseValue>(draft, &rows::case(&set.case_id))?;
-    if case.is_none_or(|case| case.status != set.from) {
-        *case_move = None;
-    }
-    Ok(())
+/// A case was counted up to a sequence: nothing may have been added to it since.
+pub(super) fn unchanged(draft: &Draft<'_>, case_id: &[u8], mover: Option<&Mover>) -> Result<(), Stop> {
+    let Some(Mover::Counted { up_to }) = mover else { return Ok(()) };
+    let newer = rows::timeline(case_id, up_to.saturating_add(1));
+    let is_unchanged = draft.scan(&newer, &rows::timeline(case_id, u64::MAX), 1)?.is_empty();
+    is_unchanged.then_some(()).ok_or_else(|| Rejected::CaseChanged.into())
 }

@@ -302,10 +302,17 @@ impl Store {
     /// # Errors
     /// See [`ReadError`].
     pub fn timeline(&self, id: CaseId) -> Result<Vec<(u64, Arc<Fact>)>, ReadError> {
-        let to = rows::timeline(id.as_bytes(), u64::MAX);
-        let found = self.shared.outbox.scan(&rows::timeline(id.as_bytes(), 0), &to, LIST_MAX)?;
-        let sequences = found.iter().map(|(key, _)| rows::number_at_end(key));
-        sequences.map(|sequence| Ok((sequence, self.fact(sequence)?))).collect()
+        let (mut timeline, mut after, to) = (Vec::new(), 0, rows::timeline(id.as_bytes(), u64::MAX));
+        loop {
+            let found = self.shared.outbox.scan(&rows::timeline(id.as_bytes(), after + 1), &to, LIST_MAX)?;
+            for (key, _) in &found {
+                after = rows::number_at_end(key);
+                timeline.push((after, self.fact(after)?));
+            }
+            if found.len() < LIST_MAX {
+                return Ok(timeline);
+            }
+        }
     }
 
     /// A named record.

@@ -133,19 +133,19 @@ fn cases_are_listed_in_order_and_page_by_page() {
     assert!(first[2].case_id < rest[0].case_id);
 }
 
-/// Ends message `number`, and sets case 1, which stood at `from`, to where it stands without it.
-fn ends(number: u64, from: &str, to: &str) -> Change {
+/// Ends message `number`, and sets case 1, as it was counted up to a sequence, to where it stands without it.
+fn ends(number: u64, up_to: u64, to: &str) -> Change {
     let fact = Settled {
         sequence: number,
         outcome: Outcome::Refused.into(),
-        case_move: Some(CaseMove { from: from.into(), ..case_move(1, to) }),
+        case_move: Some(case_move(1, to)),
         ..Settled::default()
     };
-    Change::Settle { fact: Box::new(fact), sign: Vec::new(), mover: None }
+    Change::Settle { fact: Box::new(fact), sign: Vec::new(), mover: Some(Mover::Counted { up_to }) }
 }
 
 #[test]
-fn a_case_is_set_only_while_it_stands_where_that_was_worked_out() {
+fn a_case_that_was_counted_is_set_only_while_nothing_was_added_to_it() {
     let mut running = Lab::new().open();
     let answers = running.commit(vec![
         opens(1, "REFERRAL", 0),
@@ -154,14 +154,22 @@ fn a_case_is_set_only_while_it_stands_where_that_was_worked_out() {
     ]);
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     let stands = |running: &Running| running.store.case(case_id(1)).unwrap().unwrap().status;
-    // Worked out before the case was in progress; in the other kind of fact, too.
-    let told = |fact: &mut Accepted| {
-        fact.case_move = Some(CaseMove { from: "accepted".into(), ..case_move(1, "requested") });
+    // Counted before the case was in progress; in the other kind of fact, too, and when it would stay where it is.
+    let told = |up_to, to: Option<&'static str>| {
+        let with = move |fact: &mut Accepted| {
+            (fact.case_id, fact.case_move) = (case_move(1, "").case_id, to.map(|to| case_move(1, to)));
+        };
+        Message { mover: Some(Mover::Counted { up_to }), ..message(4, "caritas").with(with) }.change()
     };
-    let answers = running.commit(vec![ends(2, "accepted", "requested"), message(4, "caritas").with(told).change()]);
-    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let stale = [ends(2, 2, "requested"), told(2, Some("requested")), told(2, None)];
+    for answer in running.commit(stale.into()) {
+        assert_eq!(answer.unwrap_err(), Rejected::CaseChanged);
+    }
     assert_eq!(stands(&running), "in_progress");
-    running.done(ends(3, "in_progress", "accepted"));
+    // In one group, too: the second was counted without the first.
+    let answers = running.commit(vec![ends(3, 3, "accepted"), ends(2, 3, "requested")]);
+    assert!(matches!(&answers[..], [Ok(_), Err(Rejected::CaseChanged)]), "{answers:?}");
     assert_eq!(stands(&running), "accepted");
-    running.done(moves(5, 1, "inps", "caritas", "in_progress"));
+    running.done(told(4, Some("requested")));
+    assert_eq!(stands(&running), "requested");
 }
