@@ -22,10 +22,9 @@ impl Attachment {
         Self { length: dice.within(BYTES), seed: dice.throw() }
     }
 
-    /// What answers a message: half of the answers have one, always the same.
-    pub(crate) fn answering(message_id: &str) -> Option<Self> {
-        let seed = message_id.bytes().fold(0, |seed: u64, byte| seed.rotate_left(7) ^ u64::from(byte));
-        let dice = Dice::new(seed);
+    /// What answers a request for documents: half of the answers have one, always the same.
+    pub(crate) fn answering(case_id: &str) -> Option<Self> {
+        let dice = Dice::of(case_id);
         dice.chance(50).then(|| Self::thrown(&dice))
     }
 

@@ -21,6 +21,11 @@ impl Dice {
         Self(Arc::new(AtomicU64::new(seed)))
     }
 
+    /// Dice that throw the same for the same text.
+    pub(crate) fn of(text: &str) -> Self {
+        Self::new(text.bytes().fold(0, |seed: u64, byte| seed.rotate_left(7) ^ u64::from(byte)))
+    }
+
     /// Dice of their own for one use, so that how often they are thrown changes nothing elsewhere.
     pub(crate) fn split(&self) -> Self {
         Self::new(self.throw())

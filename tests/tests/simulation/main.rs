@@ -10,6 +10,7 @@ mod dice;
 mod guard;
 mod network;
 mod office;
+mod operator;
 mod party;
 mod play;
 mod record;
@@ -29,6 +30,8 @@ use self::{
 
 /// Seeds in an ordinary run.
 const SEEDS: u64 = 200;
+/// What happens in so many seeds, or they do not play what they are to.
+const NEWS: [&str; 5] = ["OPENED", "EXPIRED", "REFUSED", "CASE_EXPIRED", "RECEIPT_AFTER_EXPIRY"];
 /// Seeds that are played again.
 const AGAIN: u64 = 20;
 /// Seeds that show what a missing guard does.
@@ -44,7 +47,7 @@ fn whatever_fails_nothing_is_lost_nothing_comes_twice_and_every_case_ends() -> R
         return Ok(());
     }
     let (mut seeds, mut messages, mut attachments, mut crashes, mut cuts, mut steps) = (0, 0, 0, 0, 0, 0);
-    let mut failed = Vec::new();
+    let (mut failed, mut news) = (Vec::new(), BTreeMap::new());
     play(1..=number("TRAMITE_SEEDS")?.unwrap_or(SEEDS), Without::Nothing, |outcome| {
         seeds += 1;
         messages += outcome.messages;
@@ -52,6 +55,9 @@ fn whatever_fails_nothing_is_lost_nothing_comes_twice_and_every_case_ends() -> R
         crashes += outcome.crashes;
         cuts += outcome.cuts;
         steps += outcome.steps;
+        for (kind, count) in outcome.news {
+            *news.entry(kind).or_insert(0) += count;
+        }
         if !outcome.broken.is_empty() {
             let told = format!("TRAMITE_SEED={} replays it: {}", outcome.seed, outcome.broken.join("; "));
             if failed.is_empty() {
@@ -62,9 +68,13 @@ fn whatever_fails_nothing_is_lost_nothing_comes_twice_and_every_case_ends() -> R
         }
     })?;
     eprintln!(
-        "{seeds} seeds: {messages} messages, {attachments} attachments, {crashes} crashes, {cuts} cuts, {steps} clocks wrong by 400 days for a while"
+        "{seeds} seeds: {messages} messages, {attachments} attachments, {crashes} crashes, {cuts} cuts, {steps} clocks wrong by 400 days for a while; \
+         news: {news:?}"
     );
     ensure!(failed.is_empty(), "{} of {seeds} seeds failed\n{}", failed.len(), failed.join("\n"));
+    for kind in NEWS {
+        ensure!(seeds < SEEDS || news.contains_key(kind), "nobody was ever told {kind}");
+    }
     Ok(())
 }
 

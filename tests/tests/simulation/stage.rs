@@ -17,7 +17,7 @@ use tramite_certs::{
 };
 use tramite_proto::clock::{Clock, ManualClock};
 
-use super::{network, storm::STEP_DAYS};
+use super::{network, operator::OPERATORS, storm::STEP_DAYS};
 
 /// When every simulation begins.
 pub(crate) const T0_MS: i64 = 1_800_000_000_000;
@@ -52,7 +52,7 @@ impl Stage {
         authority.crl(CRL_DAYS_MAX)?;
         clock.set(T0_MS);
         let members = INSTITUTIONS.iter().map(|name| (Role::Institution, *name));
-        for (role, name) in members.chain([(Role::Gateway, GATEWAY)]) {
+        for (role, name) in members.chain([(Role::Gateway, GATEWAY), (Role::Operator, OPERATORS)]) {
             let options = BundleOptions { dns: vec![name.to_owned()], ..BundleOptions::default() };
             issue_bundle(&mut authority, role, &name.parse()?, &folder.path().join(name), &options)?;
         }
@@ -131,8 +131,17 @@ impl Stage {
 
     /// A back office's line to its own adapter.
     pub(crate) fn line(&self, name: &str, clock: Arc<dyn Clock>) -> Result<Channel> {
-        let tls = ClientTls::load(TlsFiles::in_bundle(&self.bundle(name)), domain()?, clock)?;
-        let expected = Expected { role: Role::Institution, name: name.parse()? };
-        Ok(channel_over(network::simulated(), &format!("{name}:7000"), tls, expected)?)
+        self.channel(name, clock, (Role::Institution, name), 7000)
+    }
+
+    /// The operators' line to the gateway.
+    pub(crate) fn operations(&self, clock: Arc<dyn Clock>) -> Result<Channel> {
+        self.channel(OPERATORS, clock, (Role::Gateway, GATEWAY), 7443)
+    }
+
+    fn channel(&self, who: &str, clock: Arc<dyn Clock>, (role, name): (Role, &str), port: u16) -> Result<Channel> {
+        let tls = ClientTls::load(TlsFiles::in_bundle(&self.bundle(who)), domain()?, clock)?;
+        let expected = Expected { role, name: name.parse()? };
+        Ok(channel_over(network::simulated(), &format!("{name}:{port}"), tls, expected)?)
     }
 }

@@ -39,8 +39,11 @@ pub(crate) enum Act {
     Clock(&'static str, i32),
 }
 
+/// What happens, and when.
+pub(crate) type Storm = Vec<(Duration, Act)>;
+
 /// Everything that happens, in order.
-pub(crate) fn storm(dice: &Dice) -> Vec<(Duration, Act)> {
+pub(crate) fn storm(dice: &Dice) -> Storm {
     let mut acts = Vec::new();
     for party in [GATEWAY].into_iter().chain(INSTITUTIONS) {
         crashes(party, &dice.split(), &mut acts);
@@ -62,7 +65,7 @@ fn ms(dice: &Dice, from: u64, to: u64) -> Duration {
     Duration::from_millis(dice.within(from..to))
 }
 
-fn crashes(party: &'static str, dice: &Dice, acts: &mut Vec<(Duration, Act)>) {
+fn crashes(party: &'static str, dice: &Dice, acts: &mut Storm) {
     let mut at = ms(dice, 500, 15_000);
     while at < STORM {
         if dice.chance(50) {
@@ -77,7 +80,7 @@ fn crashes(party: &'static str, dice: &Dice, acts: &mut Vec<(Duration, Act)>) {
     }
 }
 
-fn cuts(line: Line, dice: &Dice, acts: &mut Vec<(Duration, Act)>) {
+fn cuts(line: Line, dice: &Dice, acts: &mut Storm) {
     let mut at = ms(dice, 500, 15_000);
     while at < STORM {
         let end = at + ms(dice, 200, 8_000);
@@ -94,8 +97,8 @@ fn cuts(line: Line, dice: &Dice, acts: &mut Vec<(Duration, Act)>) {
     }
 }
 
-/// Once in a storm or not at all; it is put right by whoever sees it, and nobody says a word to the party.
-fn clocks(party: &'static str, dice: &Dice, acts: &mut Vec<(Duration, Act)>) {
+/// Once in a storm or not at all; it is put right by whoever sees it, and their word ends what the party held for it.
+fn clocks(party: &'static str, dice: &Dice, acts: &mut Storm) {
     if dice.chance(50) {
         let at = ms(dice, 1_000, 20_000);
         acts.push((at, Act::Clock(party, dice.pick(&[STEP_DAYS, -STEP_DAYS]))));

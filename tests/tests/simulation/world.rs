@@ -1,6 +1,6 @@
 //! One simulation: a gateway, three adapters, three back offices, a network between them, and time that passes as fast as it can.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, thread, time::Duration};
 
 use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
@@ -13,10 +13,11 @@ use super::{
     dice::{self, Dice},
     guard::Without,
     office::{Office, Opening, Plan},
+    operator::{self, OPERATORS},
     party::Party,
     record::Book,
     stage::{GATEWAY, INSTITUTIONS, Stage, T0_MS},
-    storm::{Act, CALM_MS, storm},
+    storm::{Act, CALM_MS, Storm, storm},
 };
 
 /// One step of the simulated network and of every host.
@@ -25,9 +26,18 @@ const TICK: Duration = Duration::from_millis(10);
 const END: Duration = Duration::from_secs(180);
 /// What comes twice may come a little later.
 const AFTER: Duration = Duration::from_secs(3);
+/// Of what is missing then, so much is said.
+const SHOWN: usize = 6;
 const CASES: u64 = 6;
 /// Referrals that carry an attachment.
 const ATTACHED_PERCENT: u64 = 40;
+
+/// Cases that must be taken up within seconds.
+const DEADLINE_PERCENT: u64 = 15;
+const DEADLINE_S: Range<u64> = 3..20;
+/// Cases that are withdrawn.
+const WITHDRAWN_PERCENT: u64 = 25;
+const WITHDRAWN_MS: Range<u64> = 0..10_000;
 
 pub(crate) const OFFICES: [&str; 3] = ["caritas-office", "comune-office", "inps-office"];
 
@@ -52,6 +62,8 @@ pub(crate) struct Outcome {
     pub(crate) cuts: usize,
     /// Clocks that were wrong for a while.
     pub(crate) steps: usize,
+    /// How often each kind of news came.
+    pub(crate) news: BTreeMap<String, usize>,
     /// Everything that happened.
     pub(crate) trace: Vec<String>,
 }
@@ -81,7 +93,7 @@ struct Simulation {
     parties: Vec<Party>,
     book: Book,
     /// What is still to happen, the next last.
-    acts: Vec<(Duration, Act)>,
+    acts: Storm,
     crashes: usize,
     cuts: usize,
     steps: usize,
@@ -113,14 +125,16 @@ impl Simulation {
             });
         }
         self.open_offices(&mut sim, stage);
+        let (all, acts) = (Arc::clone(stage), self.acts.iter().rev().copied().collect());
+        sim.client(OPERATORS, async move { Ok(operator::run(all, acts).await?) });
         let ended = self.play(&mut sim, stage);
         drop(sim);
         let mut record = self.book.open();
         if let Err(error) = ended {
             record.breaks(format!("{error:#}"));
         }
-        let unsent = record.unsent();
-        record.broken.extend(unsent);
+        let invented = record.invented();
+        record.broken.extend(invented);
         Outcome {
             seed: self.seed,
             broken: std::mem::take(&mut record.broken),
@@ -133,13 +147,16 @@ impl Simulation {
             crashes: self.crashes,
             cuts: self.cuts,
             steps: self.steps,
+            news: record.news(),
             trace: std::mem::take(&mut record.trace),
         }
     }
 
     fn open_offices(&self, sim: &mut Sim<'_>, stage: &Arc<Stage>) {
         let mut plans = plans(&self.dice.split());
-        self.book.open().to_open = plans.iter().map(|(_, plans)| plans.len()).sum();
+        let all = || plans.iter().flat_map(|(_, plans)| plans);
+        self.book.open().to_open = all().count();
+        self.book.open().to_withdraw = all().filter(|plan| plan.withdrawn.is_some()).count();
         for (name, host) in INSTITUTIONS.into_iter().zip(OFFICES) {
             let (stage, book, dice) = (Arc::clone(stage), self.book.clone(), self.dice.split());
             let mine = plans.iter_mut().find(|(opener, _)| *opener == name).map(|(_, mine)| std::mem::take(mine));
@@ -164,9 +181,8 @@ impl Simulation {
             }
             sim.step().map_err(|error| anyhow!("{error}"))?;
             // What came and was settled may come again while the storm lasts.
-            if self.acts.is_empty() && settled.is_none() && self.book.open().missing().is_empty() {
-                settled = Some(now);
-            }
+            let is_over = self.acts.is_empty() && self.book.open().missing().is_empty();
+            settled = if is_over { settled.or(Some(now)) } else { None };
             if !self.book.open().broken.is_empty() {
                 return Ok(());
             }
@@ -175,7 +191,8 @@ impl Simulation {
             }
             if now > END {
                 let missing = self.book.open().missing();
-                return Err(anyhow!("not over after {END:?}: {}", missing.join("; ")));
+                let (some, all) = (missing.get(..SHOWN).unwrap_or(&missing), missing.len());
+                return Err(anyhow!("not over after {END:?}, for {all} reasons: {}", some.join("; ")));
             }
         }
     }
@@ -231,10 +248,12 @@ fn plans(dice: &Dice) -> Vec<(&'static str, Vec<Plan>)> {
         let opener = dice.pick(&INSTITUTIONS);
         let others: Vec<_> = INSTITUTIONS.into_iter().filter(|name| *name != opener).collect();
         let at = Duration::from_millis(dice.within(0..20_000));
-        let kind = dice.pick(&[Opening::Taken, Opening::Taken, Opening::Declined, Opening::Documents]);
+        let kind = dice.pick(&[Opening::Referral, Opening::Referral, Opening::Referral, Opening::Documents]);
         let to = dice.pick(&others);
-        let attached = (kind != Opening::Documents && dice.chance(ATTACHED_PERCENT)).then(|| Attachment::thrown(dice));
-        let plan = Plan { at, to, kind, attached };
+        let attached = (kind == Opening::Referral && dice.chance(ATTACHED_PERCENT)).then(|| Attachment::thrown(dice));
+        let reply_within_s = if dice.chance(DEADLINE_PERCENT) { dice.within(DEADLINE_S) } else { 0 };
+        let withdrawn = dice.chance(WITHDRAWN_PERCENT).then(|| Duration::from_millis(dice.within(WITHDRAWN_MS)));
+        let plan = Plan { at, to, kind, attached, reply_within_s, withdrawn };
         if let Some((_, mine)) = plans.iter_mut().find(|(name, _)| *name == opener) {
             mine.push(plan);
         }
