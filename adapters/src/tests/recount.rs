@@ -35,6 +35,13 @@ async fn moves(office: &mut Office, case_id: &str, status: &str, expires_in_s: u
     office.update_referral(request).await.expect("a move that the case permits").into_inner().message_id
 }
 
+/// Sends a referral that lives a minute; gives its case.
+async fn fleeting(caritas: &mut Institution, request_id: &str) -> String {
+    let mut request = referral(request_id, "inps");
+    request.sending.as_mut().expect("sending").expires_in_s = 60;
+    caritas.office.send_referral(request).await.expect("sent").into_inner().case_id
+}
+
 async fn case(office: &mut Office, case_id: &str) -> pb::Case {
     let get = pb::GetCaseRequest { case_id: case_id.to_owned() };
     office.get_case(get).await.expect("a case").into_inner()
@@ -172,9 +179,7 @@ async fn what_its_recipient_opened_counts_before_and_after_any_other_end_that_is
     let (mut gateway, mut caritas, inps) = pair(&network).await;
     // Its acceptance is lost on the way.
     gateway.answer(Answer::Refuse(Reason::RateLimited));
-    let mut request = referral("r-1", "inps");
-    request.sending.as_mut().expect("sending").expires_in_s = 60;
-    let case_id = caritas.office.send_referral(request).await.expect("sent").into_inner().case_id;
+    let case_id = fleeting(&mut caritas, "r-1").await;
     let (opening, receipt) = deliver(&mut gateway, "inps", 0).await;
     network.clock.advance(61_000);
     until(async || (happened(&mut caritas.office, &case_id, "EXPIRED").await > 0).then_some(())).await;
@@ -221,19 +226,14 @@ async fn of_what_ends_unsent_there_is_one_word_and_none_once_it_was_opened() {
     let network = Network::new();
     let (mut gateway, mut caritas, inps) = pair(&network).await;
     gateway.answer(Answer::Refuse(Reason::RateLimited));
-    let sent = async |caritas: &mut Institution, id| {
-        let mut request = referral(id, "inps");
-        request.sending.as_mut().expect("sending").expires_in_s = 60;
-        caritas.office.send_referral(request).await.expect("sent").into_inner().case_id
-    };
-    let opened = sent(&mut caritas, "r-1").await;
+    let opened = fleeting(&mut caritas, "r-1").await;
     let (message, receipt) = deliver(&mut gateway, "inps", 0).await;
     tell(&mut gateway, "caritas", &message, Event::ContentHandover, Some(&receipt)).await;
     let status = async |caritas: &mut Institution| {
         caritas.office.get_status(pb::GetStatusRequest {}).await.expect("a status").into_inner()
     };
     assert_eq!(status(&mut caritas).await.outbox, 0, "the gateway had it");
-    let unopened = sent(&mut caritas, "r-2").await;
+    let unopened = fleeting(&mut caritas, "r-2").await;
     let message = gateway.message(1).await;
     network.clock.advance(61_000);
     until(async || (happened(&mut caritas.office, &unopened, "EXPIRED").await > 0).then_some(())).await;
@@ -250,26 +250,29 @@ async fn a_move_of_ours_counts_where_the_gateway_has_it() {
     let (mut gateway, mut caritas, mut inps) = pair(&network).await;
     let sent = caritas.office.send_referral(referral("r-1", "inps")).await.expect("sent").into_inner();
     deliver(&mut gateway, "inps", 0).await;
-    moves(&mut inps.office, &sent.case_id, "received", 0).await;
-    let (received, receipt) = deliver(&mut gateway, "caritas", 1).await;
-    // The gateway gets to know of that only when it has expired; so it is sent once more, before the answer to it is taken.
-    gateway.answer(Answer::Refuse(Reason::RateLimited));
-    moves(&mut caritas.office, &sent.case_id, "cancelled", 0).await;
-    gateway.message(2).await;
-    tell(&mut gateway, "inps", &received, Event::ContentConsignmentFailure, None).await;
-    gateway.answer(Answer::Accept);
-    let request = pb::UpdateReferralRequest {
-        sending: Some(sending("again")),
-        case_id: sent.case_id.clone(),
-        update: Some(ReferralUpdate { status: "accepted".to_owned(), ..ReferralUpdate::default() }),
+    let rejects = async |inps: &mut Institution, request_id| {
+        let (status, reason, by) = ("rejected".to_owned(), "NO_CAPACITY".to_owned(), "PROVIDER".to_owned());
+        let request = pb::UpdateReferralRequest {
+            sending: Some(sending(request_id)),
+            case_id: sent.case_id.clone(),
+            update: Some(ReferralUpdate { status, reason, by, ..ReferralUpdate::default() }),
+        };
+        inps.office.update_referral(request).await.expect("a move that the case permits");
     };
-    inps.office.update_referral(request).await.expect("permitted");
+    rejects(&mut inps, "once").await;
+    let (rejected, receipt) = deliver(&mut gateway, "caritas", 1).await;
+    // The gateway hears of that receipt only when the message has expired; so it is sent once more, and the gateway has it before the answer.
+    gateway.answer(Answer::Refuse(Reason::RateLimited));
+    moves(&mut caritas.office, &sent.case_id, "closed", 0).await;
+    gateway.message(2).await;
+    tell(&mut gateway, "inps", &rejected, Event::ContentConsignmentFailure, None).await;
+    gateway.answer(Answer::Accept);
+    rejects(&mut inps, "again").await;
     deliver(&mut gateway, "caritas", 3).await;
     network.clock.advance(120_000);
-    gateway.message(4).await;
     until(async || (happened(&mut caritas.office, &sent.case_id, "ACCEPTED").await == 2).then_some(())).await;
-    tell(&mut gateway, "caritas", &received, Event::ContentHandover, Some(&receipt)).await;
-    assert_eq!(stands(&mut caritas.office, &sent.case_id).await, "cancelled");
+    tell(&mut gateway, "caritas", &rejected, Event::ContentHandover, Some(&receipt)).await;
+    assert_eq!(stands(&mut caritas.office, &sent.case_id).await, "closed");
     caritas.stop().await;
     inps.stop().await;
 }
@@ -279,9 +282,7 @@ async fn what_expired_everywhere_and_was_opened_after_that_is_over_for_its_sende
     let network = Network::new();
     let (mut gateway, mut caritas, inps) = pair(&network).await;
     gateway.answer(Answer::Refuse(Reason::RateLimited));
-    let mut request = referral("r-1", "inps");
-    request.sending.as_mut().expect("sending").expires_in_s = 60;
-    let case_id = caritas.office.send_referral(request).await.expect("sent").into_inner().case_id;
+    let case_id = fleeting(&mut caritas, "r-1").await;
     let (message, receipt) = deliver(&mut gateway, "inps", 0).await;
     network.clock.advance(61_000);
     until(async || (happened(&mut caritas.office, &case_id, "EXPIRED").await > 0).then_some(())).await;

@@ -359,8 +359,8 @@ impl exchange_server::Exchange for Service {
                     let origin = batch::unframe(&frame.jws, message.origin.expect("an origin")).expect("framed");
                     let message =
                         SealedMessage { origin: Some(origin), enc: message.enc, ciphertext: message.ciphertext };
+                    state.submitted.lock().expect("lock").push(message.clone());
                     results.push(state.result(&message, &mut framer));
-                    state.submitted.lock().expect("lock").push(message);
                 }
                 let answer = ex::SubmitAnswer { frame_id: frame.frame_id, jws: framer.into_jws(), results };
                 if out.send(Ok(answer)).await.is_err() {

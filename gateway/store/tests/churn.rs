@@ -1,7 +1,8 @@
 //! Messages come and go for months, some of them wait, and the disk holds what waits and what is retained, and no more; nor does
 //! memory grow. Days pass on a clock of their own.
 //!
-//! `TRAMITE_CHURN=200000 cargo test -p tramite-store --test churn --release -- --nocapture` for an hour's work and its figures.
+//! `TRAMITE_CHURN=200000 cargo test -p tramite-store --test churn --release -- --nocapture` for more of it, and its figures: minutes. An hour
+//! of an idle machine is some millions.
 
 use std::{
     env, fs,
