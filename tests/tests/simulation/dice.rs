@@ -1,11 +1,7 @@
 //! Chance from a seed: the same seed throws the same numbers, on every machine.
 
 use std::{
-    cell::RefCell,
-    fs::File,
-    io::Read as _,
     ops::Range,
-    slice,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -61,34 +57,4 @@ impl Dice {
             }
         }
     }
-}
-
-thread_local! {
-    /// Where this thread's random numbers come from, if it simulates.
-    static REPLACED: RefCell<Option<Dice>> = const { RefCell::new(None) };
-}
-
-/// From here on this thread's random numbers come from the dice: the order of hash maps, and which branch of a `select!` is looked at
-/// first. To be called before the thread has made any map. (Key agreement takes its own from the hardware; it decides nothing.)
-pub(crate) fn replace_randomness(dice: &Dice) {
-    REPLACED.set(Some(dice.clone()));
-}
-
-/// Stands in for the C library's, which the standard library asks for the keys of hash maps.
-#[expect(
-    unsafe_code,
-    reason = "the only way to the keys of hash maps in libraries, so that a seed played again does the same"
-)]
-#[unsafe(no_mangle)]
-extern "C" fn getrandom(buffer: *mut u8, length: usize, _flags: u32) -> isize {
-    // SAFETY: the caller of getrandom(2) owns `length` bytes at `buffer`.
-    let bytes = unsafe {
-        buffer.write_bytes(0, length);
-        slice::from_raw_parts_mut(buffer, length)
-    };
-    let replaced = REPLACED.try_with(|dice| dice.borrow().as_ref().map(|dice| dice.fill(bytes)).is_some());
-    if !replaced.unwrap_or(false) && File::open("/dev/urandom").and_then(|mut file| file.read_exact(bytes)).is_err() {
-        return -1;
-    }
-    isize::try_from(length).unwrap_or(-1)
 }

@@ -8,6 +8,7 @@
 mod attachment;
 mod dice;
 mod guard;
+mod machine;
 mod network;
 mod office;
 mod operator;

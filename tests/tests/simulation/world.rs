@@ -10,8 +10,9 @@ use turmoil::{Builder, Sim};
 
 use super::{
     attachment::{self, Attachment},
-    dice::{self, Dice},
+    dice::Dice,
     guard::Without,
+    machine,
     office::{Office, Opening, Plan},
     operator::{self, OPERATORS},
     party::Party,
@@ -68,12 +69,12 @@ pub(crate) struct Outcome {
     pub(crate) trace: Vec<String>,
 }
 
-/// Runs a seed to its end, on a thread of its own, whose every random number comes from the seed.
+/// Runs a seed to its end, on a thread of its own, which sees no chance but the seed's and no time but its own.
 pub(crate) fn run(stage: &Arc<Stage>, seed: u64, without: Without) -> Outcome {
     let played = thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let dice = Dice::new(seed);
-            dice::replace_randomness(&dice.split());
+            machine::replace(&dice.split());
             Simulation::new(seed, dice, without).run(stage)
         });
         thread.join()
@@ -172,6 +173,7 @@ impl Simulation {
         let mut settled = None;
         loop {
             let now = sim.elapsed();
+            machine::show(now);
             self.book.open().at(now);
             for party in &self.parties {
                 party.set_clock(T0_MS + i64::try_from(now.as_millis())?);
