@@ -55,13 +55,14 @@ pub async fn settle(
     let mut asked = Vec::with_capacity(settlements.len());
     for settlement in settlements {
         let delivery_id = settlement.delivery_id;
-        asked.push((delivery_id, ask(hub, member, jws, settlement, attempts)));
+        let retry = matches!(settlement.outcome, Some(settlement::Outcome::Retry(_)));
+        asked.push((delivery_id, retry, ask(hub, member, jws, settlement, attempts)));
     }
     let changes: Vec<_> =
-        asked.iter_mut().filter_map(|(_, asked)| asked.as_mut().ok().and_then(Asked::take_change)).collect();
+        asked.iter_mut().filter_map(|(.., asked)| asked.as_mut().ok().and_then(Asked::take_change)).collect();
     fail::fail_point!("settle.received");
     // Nobody waits for the end of a notice, and a kill before it only shows it once more.
-    let patient = asked.iter().all(|(_, asked)| matches!(asked, Ok(Asked::Nothing | Asked::Notice { .. }) | Err(_)));
+    let patient = asked.iter().all(|(.., asked)| matches!(asked, Ok(Asked::Nothing | Asked::Notice { .. }) | Err(_)));
     let done = match changes.is_empty() {
         true => Vec::new(),
         false if patient => hub.store.commit_with_next(changes).await,
@@ -69,7 +70,7 @@ pub async fn settle(
     };
     let mut done = done.into_iter();
     let mut answers = Vec::with_capacity(asked.len());
-    for (delivery_id, asked) in asked {
+    for (delivery_id, retry, asked) in asked {
         let outcome = match asked {
             Err(refused) => Err(refused),
             Ok(Asked::Nothing) => Ok(()),
@@ -83,7 +84,8 @@ pub async fn settle(
         if let Err(refused) = &outcome {
             hub.refuse("settle", member.as_str(), &delivery_id.to_string(), refused);
         }
-        answers.push(SettlementAnswer { delivery_id, refused: outcome.err().map(|refused| refused.to_refusal()) });
+        let refused = outcome.err().map(|refused| refused.to_refusal());
+        answers.push(SettlementAnswer { delivery_id, refused, retry });
     }
     fail::fail_point!("settle.answered");
     answers

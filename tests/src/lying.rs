@@ -386,10 +386,11 @@ impl Stage {
         let mut answers = Vec::new();
         for settlement in request.settlements {
             let delivery_id = settlement.delivery_id;
+            let retry = matches!(settlement.outcome, Some(ex::settlement::Outcome::Retry(_)));
             if let Some(outcome) = settlement.outcome {
                 self.note(|state| state.said.push(Said { delivery_id, outcome }));
             }
-            answers.push(ex::SettlementAnswer { delivery_id, refused: None });
+            answers.push(ex::SettlementAnswer { delivery_id, refused: None, retry });
         }
         answers
     }

@@ -153,6 +153,8 @@ impl Receiver {
             let refused = answer.refused.as_ref().map(Refused::from_refusal);
             match refused.as_ref().and_then(Refused::come_back_ms) {
                 Some(wait_ms) => again = again.max(Some(Duration::from_millis(wait_ms).max(SAY_AGAIN_MIN))),
+                // A second offer was put off, and the first may still be on its way to a receipt.
+                None if answer.retry => {}
                 None => self.core.unanswered.ends(answer.delivery_id),
             }
             let Some(refused) = refused else { continue };
@@ -228,8 +230,12 @@ impl Work {
         let looked = join_all(looks).await;
         let verdicts = self.store(&arrived, looked).await;
         fail::fail_point!("inbound.stored");
-        drop(turns);
-        let said = arrived.iter().map(|arrived| arrived.delivery_id).zip(verdicts).collect();
+        let said: Vec<_> = arrived.iter().map(|arrived| arrived.delivery_id).zip(verdicts).collect();
+        for ((delivery_id, verdict), turn) in said.iter().zip(turns) {
+            if turn.is_some() && matches!(verdict, Verdict::Later(_)) {
+                self.core.unanswered.ends(*delivery_id);
+            }
+        }
         self.settle(said).await;
         fail::fail_point!("inbound.settled");
     }
@@ -248,12 +254,8 @@ impl Work {
         }
         match self.judge(arrived).await {
             Ok(reserved) => Looked::Good(take::acceptance(&self.core, arrived), reserved),
-            Err(Fault::Later(refused)) => {
-                self.core.unanswered.ends(arrived.delivery_id);
-                Looked::Known(Verdict::Later(refused))
-            }
+            Err(Fault::Later(refused)) => Looked::Known(Verdict::Later(refused)),
             Err(Fault::Untrue(refused)) => {
-                self.core.unanswered.ends(arrived.delivery_id);
                 self.core.distrust("message", &arrived.origin.jti.to_string(), &refused);
                 Looked::Known(Verdict::Later(refused))
             }

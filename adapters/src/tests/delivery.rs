@@ -14,7 +14,7 @@ use tramite_proto::{
 
 use super::{
     network::{Institution, Network, Office, PATIENCE, reason, referral, sending, until},
-    stand_in::{self, StandIn},
+    stand_in::{self, Calls, StandIn},
 };
 
 /// Two institutions that know each other.
@@ -249,6 +249,37 @@ async fn a_receipt_is_said_again_on_every_new_stream_until_it_is_answered() {
     caritas.office.send_referral(referral("r-2", "inps")).await.expect("sent");
     deliver(&gateway, 1).await;
     assert_ne!(receipt(&mut gateway).await, given, "nor is it said once it was");
+    caritas.stop().await;
+    inps.stop().await;
+}
+
+#[tokio::test]
+async fn a_receipt_is_said_again_although_a_second_offer_of_its_message_was_put_off() {
+    let network = Network::new();
+    let (mut gateway, mut caritas, inps) = pair(&network).await;
+    let stored = put(&mut caritas.office, b"a file").await;
+    let mut request = referral("r-1", "inps");
+    request.sending.as_mut().expect("sending").attachments = vec![stored.attachment_id];
+    caritas.office.send_referral(request).await.expect("sent");
+    let message = gateway.message(0).await;
+    let acceptance = gateway.state.acceptance(&message);
+    let offer = async |gateway: &StandIn| {
+        gateway.send("inps", stand_in::delivery(7, &message, Some(&acceptance))).await;
+    };
+    gateway.state.get_part.send_replace(Calls::Refused);
+    offer(&gateway).await;
+    assert!(gateway.settlement("inps").await.0.is_none(), "its part does not come");
+    assert!(inps.core().unanswered.deliveries().is_empty(), "so there will be no receipt");
+    // The line to the parts is slower than the lease.
+    gateway.state.get_part.send_replace(Calls::Unheard);
+    offer(&gateway).await;
+    offer(&gateway).await;
+    assert!(gateway.settlement("inps").await.0.is_none(), "it is being taken in");
+    gateway.send("inps", stand_in::put_off(7)).await;
+    gateway.state.get_part.send_replace(Calls::Served);
+    let given = gateway.settlement("inps").await.0.expect("a receipt");
+    gateway.hang_up("inps");
+    assert_eq!(gateway.settlement("inps").await.0, Some(given));
     caritas.stop().await;
     inps.stop().await;
 }

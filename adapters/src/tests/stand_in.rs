@@ -83,6 +83,7 @@ pub(super) struct State {
     pub(super) no_list: AtomicBool,
     /// What it does with the calls of each kind.
     pub(super) put_part: watch::Sender<Calls>,
+    pub(super) get_part: watch::Sender<Calls>,
     pub(super) submit: watch::Sender<Calls>,
     /// The next frame is read and never answered.
     pub(super) loses_frame: AtomicBool,
@@ -114,6 +115,7 @@ impl StandIn {
             parts: Mutex::default(),
             no_list: AtomicBool::new(false),
             put_part: watch::Sender::new(Calls::Served),
+            get_part: watch::Sender::new(Calls::Served),
             submit: watch::Sender::new(Calls::Served),
             loses_frame: AtomicBool::new(false),
         });
@@ -245,7 +247,13 @@ pub(super) fn delivery(id: u64, message: &SealedMessage, acceptance: Option<&Sta
 /// A settlement was taken, or not.
 pub(super) fn answered(delivery_id: u64, refused: Option<Reason>) -> ex::ReceiveFrame {
     let refused = refused.map(|reason| tramite_proto::reason::Refused::because(reason).to_refusal());
-    let answer = ex::SettlementAnswer { delivery_id, refused };
+    let answer = ex::SettlementAnswer { delivery_id, refused, retry: false };
+    ex::ReceiveFrame { settled: vec![answer], ..Default::default() }
+}
+
+/// A delivery was put off.
+pub(super) fn put_off(delivery_id: u64) -> ex::ReceiveFrame {
+    let answer = ex::SettlementAnswer { delivery_id, refused: None, retry: true };
     ex::ReceiveFrame { settled: vec![answer], ..Default::default() }
 }
 
@@ -410,6 +418,7 @@ impl exchange_server::Exchange for Service {
     }
 
     async fn get_part(&self, request: Request<ex::GetPartRequest>) -> Result<Response<Self::GetPartStream>, Status> {
+        heard(&self.0.get_part).await?;
         let request = request.into_inner();
         let parts = self.0.parts.lock().expect("lock").clone();
         let bytes = parts.get(&(request.message_id, request.part)).cloned().unwrap_or_default();

@@ -333,11 +333,11 @@ impl Inbox {
         self.requests.send(ReceiveRequest { credit: 1, jws, settlements }).await.unwrap();
     }
 
-    /// The next answer, which is about this delivery.
-    pub(super) async fn answer(&mut self, delivery_id: u64) -> Result<(), Refused> {
+    /// The next answer, which is about this delivery; `retry`: about its having been put off.
+    pub(super) async fn answer(&mut self, delivery_id: u64, retry: bool) -> Result<(), Refused> {
         loop {
             if let Some(answer) = self.settled.pop_front() {
-                assert_eq!(answer.delivery_id, delivery_id);
+                assert_eq!((answer.delivery_id, answer.retry), (delivery_id, retry));
                 return answer.refused.map_or(Ok(()), |refusal| Err(Refused::from_refusal(&refusal)));
             }
             self.read().await.unwrap();
@@ -345,8 +345,9 @@ impl Inbox {
     }
 
     pub(super) async fn settle(&mut self, jws: Vec<String>, delivery_id: u64, outcome: Outcome) -> Result<(), Refused> {
+        let retry = matches!(outcome, Outcome::Retry(_));
         self.say(jws, delivery_id, outcome).await;
-        self.answer(delivery_id).await
+        self.answer(delivery_id, retry).await
     }
 
     pub(super) async fn sign_for(&mut self, by: &Adapter, delivery: u64, receipt: &Receipt) -> Result<(), Refused> {

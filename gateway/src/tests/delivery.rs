@@ -87,8 +87,8 @@ async fn what_a_recipient_says_is_heard_while_what_it_said_before_waits_for_the_
     world.until("refused_total", "DELIVERY_UNKNOWN", 1.0).await;
     disk.open();
     // In the order in which it was said.
-    recipient.answer(delivery.id).await.unwrap();
-    assert_eq!(recipient.answer(nobodys).await.unwrap_err().reason, Reason::DeliveryUnknown);
+    recipient.answer(delivery.id, false).await.unwrap();
+    assert_eq!(recipient.answer(nobodys, false).await.unwrap_err().reason, Reason::DeliveryUnknown);
 }
 
 #[tokio::test]

@@ -197,7 +197,7 @@ pub(super) fn made_here(statements: &[Statement]) -> Vec<Value> {
             let (message, acceptance) = (Some(message(first)), Some(second));
             receive.deliveries.push(Delivery { delivery_id: id, message, acceptance, attempt: 200 });
         }
-        receive.settled.push(SettlementAnswer { delivery_id: id, refused: None });
+        receive.settled.push(SettlementAnswer { delivery_id: id, refused: None, retry: false });
     }
     receive.jws = framer.into_jws();
     vec![told("SubmitFrame", &submit), told("SubmitAnswer", &answer), told("ReceiveFrame", &receive)]

@@ -103,7 +103,7 @@ async fn a_notice_that_is_not_right_or_comes_twice_ends_the_bench() {
     sender.window.clear();
     assert!(!sender.has_all_back(), "the acknowledgement of the notice was not answered");
     let answer = || ReceiveFrame {
-        settled: vec![SettlementAnswer { delivery_id: 1, refused: None }],
+        settled: vec![SettlementAnswer { delivery_id: 1, refused: None, retry: false }],
         ..ReceiveFrame::default()
     };
     sender.noticed(answer()).await.unwrap();
