@@ -245,7 +245,9 @@ impl<'a> Group<'a> {
             (Outcome::ReceiptAfterEnd, None) => {
                 let key = rows::id(&id.ok_or_else(already)?);
                 let remembered = row::<IdRow>(&self.draft, &key)?.filter(|id| id.sequence == sequence && !id.late);
-                remembered.ok_or_else(already)?;
+                // One that a receipt has ended gets no other.
+                let by_receipt = [Outcome::HandedOver.into(), Outcome::Refused.into()];
+                remembered.filter(|id| !by_receipt.contains(&id.outcome)).ok_or_else(already)?;
             }
             (_, None) => return Err(already()),
             (Outcome::DeadLettered | Outcome::Expired, Some(item)) if item.dead => return Err(already()),

@@ -62,7 +62,7 @@ impl Store {
     /// See [`ReadError`].
     pub fn message(&self, id: &[u8]) -> Result<Option<MessageRow>, ReadError> {
         let Some(row) = self.row::<IdRow>(&rows::id(id))? else { return Ok(None) };
-        self.message_of(&row).map(Some)
+        self.message_of(row)
     }
 
     /// What was accepted for a request id.
@@ -84,19 +84,26 @@ impl Store {
         match &self.fact(sequence)?.kind {
             Some(Kind::Accepted(accepted)) => {
                 let row = self.row::<IdRow>(&rows::id(&accepted.id))?.filter(|row| row.sequence == sequence);
-                row.map(|row| self.message_of(&row)).transpose()
+                row.map_or(Ok(None), |row| self.message_of(row))
             }
             _ => Ok(None),
         }
     }
 
-    fn message_of(&self, id: &IdRow) -> Result<MessageRow, ReadError> {
+    /// None: it was forgotten meanwhile.
+    fn message_of(&self, mut id: IdRow) -> Result<Option<MessageRow>, ReadError> {
         let fact = self.fact(id.sequence)?;
         let Some(Kind::Accepted(accepted)) = &fact.kind else {
             return Err(self.shared.outbox.distrust("an id's row names another fact").into());
         };
         let item = self.row::<ItemRow>(&rows::item(&accepted.queue, id.sequence))?;
-        self.message_row(id.sequence, fact.at_ms, accepted, item.as_ref(), id)
+        if item.is_none() && id.final_sequence == 0 {
+            // It ended between the two looks: now its id says how.
+            let now = self.row::<IdRow>(&rows::id(&accepted.id))?.filter(|now| now.sequence == id.sequence);
+            let Some(now) = now else { return Ok(None) };
+            id = now;
+        }
+        self.message_row(id.sequence, fact.at_ms, accepted, item.as_ref(), &id).map(Some)
     }
 
     fn message_row(

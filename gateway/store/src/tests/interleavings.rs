@@ -14,7 +14,10 @@ use shuttle::{
 };
 
 use super::*;
-use crate::disk::{Access, DiskFile, FileInfo, Lock};
+use crate::{
+    MessageState,
+    disk::{Access, DiskFile, FileInfo, Lock},
+};
 
 /// Orders tried for each promise: a second or two.
 const ORDERS: usize = 100;
@@ -82,6 +85,7 @@ impl Disk for Turns {
 
 impl DiskFile for TurnsFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        yield_now();
         self.file.read_at(buffer, offset)
     }
 
@@ -281,4 +285,32 @@ fn with_the_rows_of_ids_or_requests_not_found_some_order_makes_two() {
         let said = said.downcast_ref::<String>().cloned().unwrap_or_default();
         assert!(said.contains("one was the first"), "{said}");
     }
+}
+
+#[test]
+fn in_every_order_a_message_that_ends_is_seen_to_wait_or_to_have_ended_as_it_did() {
+    try_orders(|| {
+        let mut lab = Lab::new();
+        // So that its fact is read from the disk, between its rows.
+        lab.options.recent_bytes = 0;
+        let disk = Turns { disk: lab.disk.clone(), gone: Arc::default() };
+        let seams = Seams { disk: Arc::new(disk), ..lab.seams() };
+        let (store, writer, _) = lab.options.clone().open(seams).unwrap();
+        let writing = thread::spawn(move || write(writer));
+        block_on(store.commit_one(message(1, "inps").change())).unwrap();
+        let ending = {
+            let store = store.clone();
+            thread::spawn(move || drop(block_on(store.commit_one(settle(1, Outcome::HandedOver))).unwrap()))
+        };
+        loop {
+            let state = store.message(&id(1)).unwrap().unwrap().state;
+            match state {
+                MessageState::Waiting => yield_now(),
+                state => break assert_eq!(state, MessageState::Final(Outcome::HandedOver)),
+            }
+        }
+        ending.join().unwrap();
+        drop(store);
+        writing.join().unwrap();
+    });
 }

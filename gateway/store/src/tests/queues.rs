@@ -189,6 +189,17 @@ fn what_is_final_stays_final_and_a_late_receipt_is_recorded_once() {
 }
 
 #[test]
+fn no_receipt_comes_late_for_a_message_that_a_receipt_has_ended() {
+    let mut running = Lab::new().open();
+    for (sequence, outcome) in [(1, Outcome::HandedOver), (3, Outcome::Refused)] {
+        assert_eq!(running.done(message(sequence, "inps").change()), sequence);
+        running.done(settle(sequence, outcome));
+        let late = running.one(settle(sequence, Outcome::ReceiptAfterEnd));
+        assert!(matches!(late, Ok(Done::Already { .. })), "{late:?}");
+    }
+}
+
+#[test]
 fn a_leased_message_does_not_expire_and_an_expired_one_is_not_leased() {
     let lab = Lab::new();
     let mut running = lab.open();
