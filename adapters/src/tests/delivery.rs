@@ -6,7 +6,7 @@ use tramite_proto::{
         backoffice::v1::{self as pb, inbox_item::Kind},
         body::v1::body,
         exchange::v1::settlement::Outcome,
-        statement::v1::SealedMessage,
+        statement::v1::{SealedMessage, Statement},
     },
     reason::Reason,
     statement::{Event, Evidence, Origin, Receipt},
@@ -253,16 +253,22 @@ async fn a_receipt_is_said_again_on_every_new_stream_until_it_is_answered() {
     inps.stop().await;
 }
 
-#[tokio::test]
-async fn a_receipt_is_said_again_although_a_second_offer_of_its_message_was_put_off() {
-    let network = Network::new();
-    let (mut gateway, mut caritas, inps) = pair(&network).await;
+/// A referral to inps with a file, which the gateway has, and its acceptance.
+async fn with_a_file(gateway: &StandIn, caritas: &mut Institution) -> (SealedMessage, Statement) {
     let stored = put(&mut caritas.office, b"a file").await;
     let mut request = referral("r-1", "inps");
     request.sending.as_mut().expect("sending").attachments = vec![stored.attachment_id];
     caritas.office.send_referral(request).await.expect("sent");
     let message = gateway.message(0).await;
     let acceptance = gateway.state.acceptance(&message);
+    (message, acceptance)
+}
+
+#[tokio::test]
+async fn a_receipt_is_said_again_although_a_second_offer_of_its_message_was_put_off() {
+    let network = Network::new();
+    let (mut gateway, mut caritas, inps) = pair(&network).await;
+    let (message, acceptance) = with_a_file(&gateway, &mut caritas).await;
     let offer = async |gateway: &StandIn| {
         gateway.send("inps", stand_in::delivery(7, &message, Some(&acceptance))).await;
     };
@@ -280,6 +286,29 @@ async fn a_receipt_is_said_again_although_a_second_offer_of_its_message_was_put_
     let given = gateway.settlement("inps").await.0.expect("a receipt");
     gateway.hang_up("inps");
     assert_eq!(gateway.settlement("inps").await.0, Some(given));
+    caritas.stop().await;
+    inps.stop().await;
+}
+
+#[tokio::test]
+async fn news_of_a_message_waits_while_other_news_of_it_is_being_taken_in() {
+    let network = Network::new();
+    let (mut gateway, mut caritas, inps) = pair(&network).await;
+    let (message, acceptance) = with_a_file(&gateway, &mut caritas).await;
+    gateway.state.get_part.send_replace(Calls::Unheard);
+    gateway.send("inps", stand_in::delivery(7, &message, Some(&acceptance))).await;
+    let core = inps.core();
+    until(async || (core.unanswered.deliveries() == [7]).then_some(())).await;
+    drop(core);
+    let (origin, json) = origin_of(&message);
+    let evidence = gateway.state.evidence(Event::ContentConsignmentFailure, &origin, &json);
+    let evidence = gateway.state.sign(&gateway.state.gateway, evidence.to_json());
+    let notice = stand_in::notice(8, &origin.jti.to_string(), &evidence, None);
+    gateway.send("inps", notice).await;
+    let (_, Outcome::Retry(later)) = gateway.settlement("inps").await else { panic!("not put off") };
+    assert!(later.detail.starts_with("other news"), "{}", later.detail);
+    gateway.state.get_part.send_replace(Calls::Served);
+    assert!(gateway.settlement("inps").await.0.is_some(), "a receipt");
     caritas.stop().await;
     inps.stop().await;
 }

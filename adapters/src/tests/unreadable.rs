@@ -2,14 +2,17 @@
 
 use bytes::Bytes;
 use tramite_proto::{
-    pb::{backoffice::v1 as pb, journal::v1::Accepted},
+    pb::{
+        backoffice::v1 as pb,
+        journal::v1::{Accepted, Recorded},
+    },
     reason::Reason,
 };
 use tramite_store::{Change, Done, disk::SimulatedDisk, map::MemoryMaps};
 
 use super::{
     network::{Institution, Network, PATIENCE, reason, referral, until},
-    stand_in::{Answer, StandIn},
+    stand_in::{self, Answer, StandIn},
 };
 use crate::{
     core::{BACKOFFICE, GATEWAY, REFUSED},
@@ -18,6 +21,8 @@ use crate::{
 
 /// Nobody listens there.
 const NOWHERE: u16 = 1;
+/// Of 100 kB, in more than a segment.
+const SEGMENT_RECORDS: u8 = 22;
 /// Rows of cases, of what may be handed out, and of how far the clock has come, without which no fact is written.
 const CASES: u8 = b'c';
 const READY: u8 = b'w';
@@ -208,4 +213,45 @@ async fn cases_whose_first_message_cannot_be_read_are_not_listed_as_if_nobody_wa
     let list = caritas.office.list_cases(pb::ListCasesRequest::default()).await.expect("cases").into_inner();
     assert_eq!(list.cases.len(), 19);
     caritas.stop().await;
+}
+
+#[tokio::test]
+async fn a_receipt_that_is_damaged_keeps_no_adapter_from_starting() {
+    let (network, media) = (Network::new(), Media::default());
+    let mut gateway = StandIn::start(&network).await;
+    let inps = network.start_on("inps", gateway.port(), &media.disk, &media.maps).await;
+    let mut caritas = network.start("caritas", gateway.port()).await;
+    caritas.knows("inps").await;
+    let deliver = async |gateway: &mut StandIn, caritas: &mut Institution, n: usize| {
+        caritas.office.send_referral(referral(&format!("r-{n}"), "inps")).await.expect("sent");
+        let message = gateway.message(n).await;
+        let acceptance = gateway.state.acceptance(&message);
+        gateway.send("inps", stand_in::delivery(7 + n as u64, &message, Some(&acceptance))).await;
+        gateway.settlement("inps").await.0.expect("a receipt")
+    };
+    let given = deliver(&mut gateway, &mut caritas, 0).await;
+    // A start looks through the last segment itself; the receipt is to stand in one before.
+    for n in 0..SEGMENT_RECORDS {
+        let fact =
+            Recorded { name: format!("filler/{n}"), value: Some(vec![n; 100_000].into()), ..Recorded::default() };
+        inps.core().store.commit_one(Change::Record { fact: Box::new(fact) }).await.expect("written");
+    }
+    inps.stop().await;
+    damage(&media.disk, &given.json);
+    let inps = network.start_on("inps", gateway.port(), &media.disk, &media.maps).await;
+    assert_ne!(deliver(&mut gateway, &mut caritas, 1).await, given);
+    caritas.stop().await;
+    inps.stop().await;
+}
+
+/// Flips a bit of what stands in some file.
+fn damage(disk: &SimulatedDisk, what: &[u8]) {
+    let place = |bytes: &[u8]| bytes.windows(what.len()).position(|window| window == what);
+    let found = disk.paths().into_iter().find_map(|path| {
+        let bytes = disk.bytes(&path)?;
+        place(&bytes).map(|at| (path, bytes, at))
+    });
+    let (path, mut bytes, at) = found.expect("it stands somewhere");
+    bytes[at] ^= 1;
+    disk.overwrite(&path, bytes);
 }
