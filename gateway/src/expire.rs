@@ -135,7 +135,7 @@ fn unless_unreadable<T>(hub: &Hub, name: &str, read: Result<T, Refused>) -> Opti
 pub async fn without_case(hub: &Hub, sequence: u64) {
     let ended = async {
         let case = hub.consigned(sequence)?.origin.case;
-        if undo::counts(hub, case.opened_by().as_bytes())? {
+        if undo::is_opened(hub, case)? {
             return Ok(());
         }
         let (change, consigned) = message(hub, sequence, Reason::CaseUnknown)?;

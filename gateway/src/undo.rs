@@ -3,16 +3,20 @@
 //! it has ended. Whether anything was added to it meanwhile is asked by the journal's writer. It knows where a case stood; never
 //! content.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use tramite_proto::{
+    ids::CaseId,
     pb::journal::v1::{CaseMove, Fact, Outcome, fact::Kind},
     reason::Refused,
     states::{self, CaseKind, Party, Step},
 };
-use tramite_store::{CaseRow, MessageState, Mover};
+use tramite_store::{CaseRow, Mover, accepted};
 
 use crate::hub::{Consigned, Hub};
+
+/// The facts of a case, oldest first.
+type Timeline = [(u64, Arc<Fact>)];
 
 /// Sets the case to where it stands without the message that was accepted as `sequence`, which ends for that reason; no move when that is where
 /// it stands anyway. With it, for the writer, up to where it was counted.
@@ -37,12 +41,12 @@ pub fn move_back(
 }
 
 /// What counts in a case, but for the message that ends now.
-fn steps(hub: &Hub, timeline: &[(u64, Arc<Fact>)], case: &CaseRow, without: u64) -> Result<Vec<Step>, Refused> {
-    let mut steps = Vec::new();
+fn steps(hub: &Hub, timeline: &Timeline, case: &CaseRow, without: u64) -> Result<Vec<Step>, Refused> {
+    let (mut steps, unopened) = (Vec::new(), unopened(timeline));
     for (sequence, fact) in timeline.iter().map(|(sequence, fact)| (*sequence, fact)) {
         let (moved, by) = match &fact.kind {
             Some(Kind::CaseExpired(expired)) => (expired.case_move.as_ref(), Party::Gateway),
-            Some(Kind::Accepted(message)) if sequence != without && counts(hub, &message.id)? => {
+            Some(Kind::Accepted(message)) if sequence != without && !unopened.contains(&sequence) => {
                 let issuer = hub.consigned(sequence)?.origin.iss.as_str() == case.opener;
                 (message.case_move.as_ref(), if issuer { Party::Opener } else { Party::Responder })
             }
@@ -53,9 +57,24 @@ fn steps(hub: &Hub, timeline: &[(u64, Arc<Fact>)], case: &CaseRow, without: u64)
     Ok(steps)
 }
 
-/// Whether a message was opened, or still may be.
-pub fn counts(hub: &Hub, id: &[u8]) -> Result<bool, Refused> {
-    let row = hub.store.message(id).map_err(|error| hub.read_failed(&error))?;
+/// The messages of a case that ended unopened. (Ids are forgotten sooner than cases end, so they are not asked.)
+fn unopened(timeline: &Timeline) -> HashSet<u64> {
+    let ends = timeline.iter().filter_map(|(_, fact)| match &fact.kind {
+        Some(Kind::Settled(settled)) => Some(settled),
+        _ => None,
+    });
     let unopened = [Outcome::Refused, Outcome::Expired, Outcome::Discarded];
-    Ok(!row.is_some_and(|row| matches!(row.state, MessageState::Final(end) if unopened.contains(&end))))
+    ends.filter(|settled| unopened.contains(&settled.outcome())).map(|settled| settled.sequence).collect()
+}
+
+/// Whether the message that was to open a case was opened, or still may be.
+///
+/// # Errors
+/// STORE_FAILED: the case cannot be read.
+pub fn is_opened(hub: &Hub, case: CaseId) -> Result<bool, Refused> {
+    let timeline = hub.store.timeline(case).map_err(|error| hub.read_failed(&error))?;
+    let unopened = unopened(&timeline);
+    let opens =
+        |fact: &Fact| accepted(fact).is_some_and(|accepted| accepted.id == case.opened_by().as_bytes().as_slice());
+    Ok(!timeline.iter().any(|(sequence, fact)| unopened.contains(sequence) && opens(fact)))
 }

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use prost::Message as _;
 use tramite_proto::{
     batch,
-    ids::{Digest, MessageId},
+    ids::Digest,
     pb::{
         backoffice::v1 as pb,
         exchange::v1::Notice,
-        journal::v1::{Accepted, Outcome, Settled},
+        journal::v1::{Accepted, Fact, Outcome, Settled},
         statement::v1::Statement,
     },
     reason::{Reason, Refused},
@@ -56,7 +56,8 @@ struct Checked {
 /// A message that was sent or received here.
 struct About {
     origin: Origin,
-    row: MessageRow,
+    /// None: it ended so long ago that its id is forgotten.
+    row: Option<MessageRow>,
 }
 
 /// Takes a notice in; durable when it returns.
@@ -72,10 +73,13 @@ pub(super) async fn take(core: &Core, jws: &[String], notice: Notice) -> Result<
     };
     let Some(About { origin, row }) = &checked.about else { return Ok(()) };
     let kind = kind_of(core, &checked, origin)?;
-    arrived(core, row, checked.sequence).await?;
+    if let Some(row) = row {
+        arrived(core, row, checked.sequence).await?;
+    }
     let shown = shown_of(&checked.evidence, origin, kind);
     // It expired here, too, and that was told: this is kept and not shown.
-    let is_known = kind == EXPIRED && row.state == MessageState::Final(Outcome::Expired);
+    let expired_here = row.as_ref().is_some_and(|row| row.state == MessageState::Final(Outcome::Expired));
+    let is_known = kind == EXPIRED && expired_here;
     let (change, news) = (change(&checked, origin, &shown, is_known), news(core, &checked, origin, &shown));
     let done = match news {
         Some(news) => recount::commit(core, change, origin.case, news).await,
@@ -118,8 +122,7 @@ async fn check(core: &Core, jws: &[String], notice: Notice) -> Result<Checked, D
     let framed = notice.evidence.ok_or_else(|| wrong(Reason::EvidenceInvalid, "the notice has no evidence"))?;
     let said = unframe(framed)?;
     let evidence = core.check_evidence(&said).await?;
-    let known = known(core, &evidence.mid).map_err(Doubt::Later)?;
-    let Some((origin, statement, row)) = known else {
+    let Some((origin, statement, row)) = known(core, &evidence).map_err(Doubt::Later)? else {
         let unheard = evidence.evt == Event::AcceptanceRejectionExpiry && evidence.to == core.name;
         return match unheard {
             true => Ok(Checked { evidence, said, receipt: None, sequence, about: None }),
@@ -159,10 +162,19 @@ async fn check_receipt(
     Ok(receipt)
 }
 
-/// The origin of a message that was sent or received here.
-fn known(core: &Core, id: &MessageId) -> Result<Option<(Origin, Statement, MessageRow)>, Refused> {
-    let Some(row) = core.store.message(id.as_bytes()).map_err(unreadable)? else { return Ok(None) };
-    let fact = core.store.fact(row.sequence).map_err(unreadable)?;
+/// The origin of a message that was sent or received here. Its case outlives its id.
+fn known(core: &Core, evidence: &Evidence) -> Result<Option<(Origin, Statement, Option<MessageRow>)>, Refused> {
+    let id = evidence.mid.as_bytes();
+    let row = core.store.message(id).map_err(unreadable)?;
+    let fact = match &row {
+        Some(row) => Some(core.store.fact(row.sequence).map_err(unreadable)?),
+        None => {
+            let timeline = core.store.timeline(evidence.case).map_err(unreadable)?;
+            let is_it = |fact: &Fact| accepted(fact).is_some_and(|accepted| accepted.id == id.as_slice());
+            timeline.into_iter().map(|(_, fact)| fact).find(|fact| is_it(fact))
+        }
+    };
+    let Some(fact) = fact else { return Ok(None) };
     let accepted = accepted(&fact).ok_or_else(|| Refused::because(Reason::Internal))?;
     let (origin, statement) = origin(accepted)?;
     Ok(Some((origin, statement.clone(), row)))

@@ -3,19 +3,25 @@
 use tramite_proto::{
     ids::Digest,
     pb::{
-        backoffice::v1 as pb, body::v1::ReferralUpdate, exchange::v1::settlement::Outcome,
-        statement::v1::SealedMessage, statement::v1::Statement,
+        backoffice::v1 as pb,
+        body::v1::ReferralUpdate,
+        exchange::v1::settlement::Outcome,
+        journal::v1::Recorded,
+        statement::v1::{SealedMessage, Statement},
     },
     reason::Reason,
     statement::{Event, Evidence},
 };
+use tramite_store::Change;
 
 use super::{
-    delivery::{origin_of, pair},
+    delivery::{origin_of, pair, waiting},
     network::{Institution, Network, Office, referral, sending, until},
     stand_in::{self, Answer, StandIn},
 };
 
+/// Longer than an id is remembered after its message has expired.
+const FORGOTTEN_MS: i64 = 40 * 86_400_000;
 /// Nobody listens there.
 const NOWHERE: u16 = 1;
 
@@ -291,6 +297,35 @@ async fn what_expired_everywhere_and_was_opened_after_that_is_over_for_its_sende
     assert_eq!(happened(&mut caritas.office, &case_id, "OPENED").await, 0);
     assert_eq!(happened(&mut caritas.office, &case_id, "RECEIPT_AFTER_EXPIRY").await, 1);
     assert_eq!(stands(&mut caritas.office, &case_id).await, "entered_in_error");
+    caritas.stop().await;
+    inps.stop().await;
+}
+
+#[tokio::test]
+async fn a_deadline_is_heard_of_by_both_when_the_id_of_what_opened_the_case_is_long_forgotten() {
+    let network = Network::new();
+    let (mut gateway, mut caritas, mut inps) = pair(&network).await;
+    let sent = caritas.office.send_referral(referral("r-1", "inps")).await.expect("sent").into_inner();
+    let (opening, _) = deliver(&mut gateway, "inps", 0).await;
+    let item_ids = vec![waiting(&mut inps.office).await.remove(0).item_id];
+    inps.office.acknowledge(pb::AcknowledgeRequest { item_ids }).await.expect("acknowledged");
+
+    network.clock.advance(FORGOTTEN_MS);
+    let id = origin_of(&opening).0.jti;
+    for institution in [&mut caritas, &mut inps] {
+        let confirm = pb::ConfirmClockRequest { reason: "the clock is right".to_owned() };
+        institution.office.confirm_clock(confirm).await.expect("confirmed");
+        let core = institution.core();
+        while core.store.message(id.as_bytes()).expect("readable").is_some() {
+            // With each fact some are forgotten.
+            let fact = Recorded { name: "filler".to_owned(), ..Recorded::default() };
+            core.store.commit_one(Change::Record { fact: Box::new(fact) }).await.expect("written");
+        }
+    }
+    for (to, institution) in [("caritas", &mut caritas), ("inps", &mut inps)] {
+        tell(&mut gateway, to, &opening, Event::AcceptanceRejectionExpiry, None).await;
+        assert_eq!(stands(&mut institution.office, &sent.case_id).await, "expired", "at {to}");
+    }
     caritas.stop().await;
     inps.stop().await;
 }

@@ -2,7 +2,10 @@
 
 use tramite_proto::{
     ids::CaseId,
-    pb::exchange::v1::{RetryLater, settlement::Outcome},
+    pb::{
+        exchange::v1::{RetryLater, settlement::Outcome},
+        operations::v1::{GetMessageRequest, ReleaseRequest},
+    },
     reason::Reason,
     statement::Event,
 };
@@ -230,4 +233,45 @@ async fn what_follows_an_opening_that_expired_ends_when_its_recipient_does_not_k
     recipient.settle(Vec::new(), delivery.id, later(Reason::CaseUnknown)).await.unwrap();
     let again = recipient.delivery().await;
     assert_eq!((again.origin.jti, again.attempt), (case.id, 2));
+}
+
+#[tokio::test]
+async fn a_move_that_ended_unopened_counts_for_nothing_when_its_id_is_forgotten_either() {
+    let world = World::new().await;
+    let (caritas, inps) = two(&world).await;
+    let case = opened(&caritas, &inps, None).await;
+    let (mut responder, mut opener) = (inps.receive(8).await, caritas.receive(8).await);
+    let delivery = responder.delivery().await;
+    responder.opened(&inps, &delivery).await;
+    let submit = async |from: &Adapter, to: &Adapter, status, reason| {
+        let draft = Draft { lives_s: 3_600, ..update(from, to, &case, status, reason) };
+        from.submit(&from.message(&draft, to)).await.map(|_| draft.id).map_err(|refused| refused.reason)
+    };
+    submit(&inps, &caritas, "accepted", None).await.unwrap();
+    let delivery = opener.delivery().await;
+    opener.opened(&caritas, &delivery).await;
+    let withdrawn = submit(&caritas, &inps, "cancelled", Some("PERSON_DECLINED")).await.unwrap();
+    world.clock.advance_s(3_601);
+    while opener.notice().await.evidence.unwrap().evt != Event::ContentConsignmentFailure {}
+
+    // What is on its way to somebody does not expire.
+    drop((opener, responder));
+    world.clock.advance_s(40 * 86_400);
+    let mut operations = world.operations();
+    let release = ReleaseRequest { institution: "clock".to_owned(), reason: "the clock is right".to_owned() };
+    operations.release(release).await.unwrap();
+    let (caritas, inps) = (Adapter::of(&world, "caritas"), Adapter::of(&world, "inps"));
+    for adapter in [&caritas, &inps] {
+        adapter.publish(2).await.unwrap();
+    }
+    let known = GetMessageRequest { message_id: withdrawn.to_string() };
+    while operations.get_message(known.clone()).await.is_ok() {
+        // With each fact some are forgotten.
+        opened(&caritas, &inps, None).await;
+    }
+    submit(&inps, &caritas, "in_progress", None).await.unwrap();
+    let mut told = inps.receive(8).await;
+    world.clock.advance_s(3_601);
+    while told.notice().await.evidence.unwrap().evt != Event::ContentConsignmentFailure {}
+    assert_eq!(submit(&inps, &caritas, "in_progress", None).await.map(drop), Ok(()), "it stands where it stood");
 }
