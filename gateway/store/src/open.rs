@@ -27,8 +27,8 @@ use crate::{
     home::{self, Home},
     journal::{self, Group, Journal, Opened, Place, Reading, io_failed, read_failed},
     lanes::Lanes,
-    map::OrderedMap,
-    options::{Options, Recovery, Seams},
+    map::{Maps, OrderedMap},
+    options::{Cut, Options, Recovery, Seams},
     outbox::Outbox,
     parts::Parts,
     project::queues_of,
@@ -166,12 +166,38 @@ fn open_clean(
 
 /// The outbox stands at a later place than the journal has: an older journal, or one that lost its end.
 fn shortened(opened: &Opened, position: u64) -> Damage {
-    let end = opened.writer.next_sequence();
-    let what = format!(
+    opened.writer.damage(&went_on(opened.writer.next_sequence(), position))
+}
+
+/// What is wrong with a journal that ends before its outbox does.
+pub(crate) fn went_on(end: u64, position: u64) -> String {
+    format!(
         "the journal ends before sequence {end}, and went on to {position} when the outbox was written; \
          bring the later one back, or remove the outbox to go on without"
-    );
-    opened.writer.damage(&what)
+    )
+}
+
+/// The position of an outbox, as far as it can be told: the first sequence that it has not.
+pub(crate) fn position(marker: &Marker, maps: &dyn Maps, outbox: &Path) -> u64 {
+    if let Marker::Clean(seal) = marker {
+        return seal.position;
+    }
+    let told =
+        maps.open_copy(outbox).and_then(|base| if base.is_whole()? { base.get(rows::POSITION) } else { Ok(None) });
+    // What does not add up says nothing.
+    told.ok().flatten().map_or(1, |position| rows::number_at_end(&position))
+}
+
+/// Reads a journal on to its end. Returns the tail that was cut from it.
+///
+/// # Errors
+/// As for opening it; damaged when it ends before that position.
+pub(crate) fn reaches(options: &Options, seams: &Seams, home: &Home, position: u64) -> Result<Option<Cut>, OpenError> {
+    let opened = read_journal(options, seams, home, Reading::From(position, &mut |_, _| Ok(())))?;
+    if opened.writer.next_sequence() < position {
+        return Err(shortened(&opened, position).into());
+    }
+    Ok(opened.cut)
 }
 
 /// The outbox, if it stands where the marker and the journal say.

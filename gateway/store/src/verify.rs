@@ -218,12 +218,13 @@ fn check(
     for (message, part) in std::mem::take(&mut needed.parts).into_values().flatten() {
         check_part(disk.as_ref(), &home, &message, &part, found);
     }
+    let (end, position) = (inspected.next_sequence, open::position(&marker, maps, &home.outbox()));
     match marker {
+        _ if position > end => found.note(&home.journal(), None, open::went_on(end, position)),
         Marker::None => {}
         Marker::Damaged => found.note(&seal::marker(&home.outbox()), Some(0), "the marker's checksum is wrong"),
         Marker::Clean(seal) => {
-            let (end, leftovers) = (inspected.next_sequence, needed.leftovers);
-            let kept = Kept { home: &home, seal, end, leftovers };
+            let kept = Kept { home: &home, seal, end, leftovers: needed.leftovers };
             check_outbox(disk.as_ref(), maps, &kept, &*expected, found);
         }
     }
@@ -406,12 +407,7 @@ fn check_outbox(
     found: &mut Verification,
 ) {
     let Kept { home, seal, end, leftovers } = kept;
-    let (marker, position, end) = (seal::marker(&home.outbox()), seal.position, *end);
-    if position > end {
-        let what = format!("the outbox was left before sequence {position}, and the journal ends before {end}");
-        return found.note(&marker, Some(0), what);
-    }
-    if position < end {
+    if seal.position < *end {
         // Of an older day: the next start rebuilds it.
         found.clean = false;
         return;
@@ -476,14 +472,18 @@ impl Notary for NoNotary {
 pub fn rebuild(directory: &Path) -> Result<Recovery, OpenError> {
     let seams = Seams::real(Arc::new(SystemClock), Arc::new(NoNotary));
     let home = home::take(seams.disk.as_ref(), directory, None, [0; 16])?;
-    seal::remove(seams.disk.as_ref(), &home.outbox())?;
-    seams.maps.wipe(&home.outbox())?;
     let mut options = Options::new(directory, home.role.clone());
     let journal = Journal::new(Arc::clone(&seams.disk), home.journal(), home.store_id);
     // A segment of a group that is larger than any has its own size.
     let usual = |size: &u32| (SEGMENT_BYTES_MIN..=options.segment_bytes).contains(size);
     options.segment_bytes = journal::last_size(&journal)?.filter(usual).unwrap_or(options.segment_bytes);
-    let (store, writer, recovery) = open::open(options, seams, home)?;
+    // An outbox that knows of more than the journal has is the last trace of it.
+    let position = open::position(&seal::read(seams.disk.as_ref(), &home.outbox())?, &*seams.maps, &home.outbox());
+    let cut = open::reaches(&options, &seams, &home, position)?;
+    seal::remove(seams.disk.as_ref(), &home.outbox())?;
+    seams.maps.wipe(&home.outbox())?;
+    let (store, writer, mut recovery) = open::open(options, seams, home)?;
+    recovery.cut = recovery.cut.or(cut);
     drop(store);
     writer.finish().map_err(|poisoned| {
         let path = directory.to_owned();

@@ -12,6 +12,8 @@ const NAMED_MAX: usize = 5;
 /// What a finding is about, in the order in which it is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
+    /// The journal is not the one that the outbox was written from.
+    Lost,
     /// What the truth is made of.
     Journal,
     /// The sealed content of one message.
@@ -28,7 +30,9 @@ enum Kind {
 
 fn kind(store: &Path, finding: &Finding) -> Kind {
     let (file, what) = (&finding.file, finding.what.as_str());
-    if what.contains("was erased") || what.contains("its message is final") {
+    if what.contains("went on to") {
+        Kind::Lost
+    } else if what.contains("was erased") || what.contains("its message is final") {
         Kind::NotErased
     } else if sequence(finding).is_some() {
         Kind::Content
@@ -54,6 +58,11 @@ pub(super) fn remedies(store: &Path, findings: &[Finding]) -> Vec<String> {
     let kinds: BTreeSet<Kind> = findings.iter().map(|finding| kind(store, finding)).collect();
     let of = |wanted: Kind| findings.iter().filter(move |finding| kind(store, finding) == wanted);
     let say = |kind: Kind| match kind {
+        Kind::Lost => format!(
+            "The journal is not there, or is an older one: bring back the one that this node wrote last (is its disk mounted?), and verify \
+             again. What it had and this one has not is lost without it; only if nobody has it any more, remove {} and start the node.",
+            store.join("outbox").display()
+        ),
         Kind::Journal => {
             let files = names(of(kind).map(|finding| finding.file.display().to_string()));
             format!(
@@ -129,6 +138,7 @@ mod tests {
             ),
             ("data/journal/0000000000000001.seg", "bytes stand where the content of 9 was erased", "rebuild data"),
             ("data/journal/0000000000000001.spare", "bytes stand in a spare segment", "Nothing is to be done"),
+            ("data/journal", "the journal ends before sequence 1, and went on to 15 when the outbox", "wrote last"),
             ("data/outbox/db", "it is not what it was", "tramite store rebuild data"),
             ("data/outbox", "the row q/inps is not what the journal says", "tramite store rebuild data"),
             (part.as_str(), "the part is missing, and still needed", message),

@@ -203,12 +203,34 @@ fn a_journal_of_an_older_day_is_refused_as_it_would_lose_what_was_acknowledged()
     running.stop();
     fs::remove_dir_all(&journal).unwrap();
     copy(&older, &journal);
+    let names_it = |what: &str| assert!(what.contains("went on to"), "{what}");
     let found = verify(&site.store()).unwrap();
-    assert_eq!(found.problems.len(), 1, "{found:?}");
+    assert_eq!((found.problems.len(), &found.problems[0].file), (1, &journal), "{found:?}");
+    names_it(&found.problems[0].what);
+    names_it(&rebuild(&site.store()).unwrap_err().to_string());
     let options = Options { segment_bytes: crate::options::SEGMENT_BYTES_MIN, ..Options::new(site.store(), "gateway") };
     let seams = || Seams::real(Arc::new(ManualClock::new(T0)), Arc::new(TestNotary::default()));
     let refused = options.clone().open(seams()).map(drop).unwrap_err();
-    assert!(matches!(&refused, OpenError::Damaged(damage) if damage.what.contains("went on to")), "{refused}");
+    assert!(matches!(&refused, OpenError::Damaged(_)), "{refused}");
+    names_it(&refused.to_string());
+}
+
+#[test]
+fn a_store_that_was_killed_and_has_lost_its_journal_is_not_sound_and_not_made_anew() {
+    let site = Site::new();
+    let mut running = site.open();
+    running.commit((1..=20).map(change).collect());
+    running.writer.apply();
+    running.writer.shared.outbox.hand_over().unwrap();
+    drop(running);
+    let journal = site.store().join("journal");
+    fs::remove_dir_all(&journal).unwrap();
+    fs::create_dir(&journal).unwrap();
+    for _ in 0..2 {
+        let found = verify(&site.store()).unwrap();
+        assert!(found.problems.iter().any(|problem| problem.what.contains("went on to")), "{found:?}");
+        assert!(rebuild(&site.store()).unwrap_err().to_string().contains("went on to"));
+    }
 }
 
 #[test]
