@@ -6,7 +6,7 @@
 use std::{
     io,
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -205,7 +205,11 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, what));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(_) => std::fs::remove_file(path)?,
+        Err(_) if std::fs::symlink_metadata(path)?.file_type().is_socket() => std::fs::remove_file(path)?,
+        Err(_) => {
+            let what = format!("{} is there, and is no socket: name another path", path.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+        }
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
@@ -224,6 +228,19 @@ impl Hooks for Counting {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn only_a_socket_that_a_killed_process_left_is_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("run/backoffice.sock");
+        drop(bind(&path).expect("bound"));
+        drop(bind(&path).expect("the one that was left is replaced"));
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::write(&path, "precious").expect("written");
+        let refused = bind(&path).map(drop).expect_err("a file");
+        assert!(refused.to_string().contains("is no socket"), "{refused}");
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), "precious");
+    }
 
     #[tokio::test]
     async fn a_socket_without_a_folder_in_its_path_lies_in_the_current_one_which_is_checked() {
