@@ -22,8 +22,8 @@ use crate::{
     inbound::shown,
 };
 
-/// Cases that are looked through for one page.
-const SCAN_MAX: usize = 100_000;
+/// Cases that are looked at together.
+const LOOK_AT_ONCE: usize = 256;
 /// As the contract says.
 const PAGE_MAX: u32 = 1_000;
 const PAGE_DEFAULT: usize = 100;
@@ -76,9 +76,17 @@ pub(super) fn list(core: &Core, call: &pb::ListCasesRequest) -> Result<pb::ListC
             token.parse().map_err(|_| Refused::new(Reason::FieldInvalid, "no token of a page").field("page_token"))?
         }
     };
-    let mut rows = core.store.cases(None, SCAN_MAX).map_err(unreadable)?;
-    rows.retain(|row| row.moved_sequence < before && !(call.open_only && is_over(row)));
-    rows.sort_by_key(|row| std::cmp::Reverse(row.moved_sequence));
+    let is_asked_for = |row: &CaseRow| row.moved_sequence < before && !(call.open_only && is_over(row));
+    let (mut rows, mut after) = (Vec::new(), None);
+    loop {
+        let found = core.store.cases(after, LOOK_AT_ONCE).map_err(unreadable)?;
+        let Some(last) = found.last() else { break };
+        after = Some(last.case_id);
+        rows.extend(found.into_iter().filter(is_asked_for));
+        rows.sort_by_key(|row| std::cmp::Reverse(row.moved_sequence));
+        // One more says that there is another page.
+        rows.truncate(size + 1);
+    }
     let next_page_token = match rows.get(size.saturating_sub(1)) {
         Some(last) if rows.len() > size => last.moved_sequence.to_string(),
         _ => String::new(),

@@ -8,6 +8,8 @@ use super::{
     stand_in::StandIn,
 };
 
+/// More than are looked at together.
+const CASES: usize = 300;
 /// Nobody listens there.
 const NOWHERE: u16 = 1;
 
@@ -123,4 +125,32 @@ async fn a_message_that_expires_before_the_gateway_can_be_reached_is_told_of() {
         caritas.office.get_case(pb::GetCaseRequest { case_id: sent.case_id }).await.expect("a case").into_inner();
     assert_eq!(case.status, "entered_in_error", "nobody else ever heard of it");
     caritas.stop().await;
+}
+
+#[tokio::test]
+async fn of_however_many_cases_the_page_has_those_that_moved_last_and_all_are_on_some_page() {
+    let network = Network::new();
+    let gateway = StandIn::start(&network).await;
+    let inps = network.start("inps", gateway.port()).await;
+    until(async || gateway.state.keys.lock().expect("lock").contains_key("inps").then_some(())).await;
+    let mut caritas = network.start("caritas", gateway.port()).await;
+    caritas.knows("inps").await;
+    let mut newest_first = Vec::new();
+    for n in 0..CASES {
+        let sent = caritas.office.send_referral(referral(&format!("r-{n}"), "inps")).await.expect("sent").into_inner();
+        newest_first.insert(0, sent.case_id);
+    }
+    let (mut seen, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let call = pb::ListCasesRequest { page_size: 100, page_token, ..pb::ListCasesRequest::default() };
+        let page = caritas.office.list_cases(call).await.expect("a page").into_inner();
+        seen.extend(page.cases.into_iter().map(|case| case.case_id));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(seen, newest_first);
+    caritas.stop().await;
+    inps.stop().await;
 }
