@@ -233,7 +233,7 @@ impl Work {
         let said: Vec<_> = arrived.iter().map(|arrived| arrived.delivery_id).zip(verdicts).collect();
         for ((delivery_id, verdict), turn) in said.iter().zip(turns) {
             if turn.is_some() && matches!(verdict, Verdict::Later(_)) {
-                self.core.unanswered.ends(*delivery_id);
+                self.core.unanswered.puts_off(*delivery_id);
             }
         }
         self.settle(said).await;

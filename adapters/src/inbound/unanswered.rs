@@ -45,7 +45,8 @@ struct Taken {
     message: MessageId,
     /// It comes after this sequence.
     after: u64,
-    /// The stream on which it was offered last.
+    /// The streams on which it was offered first and last.
+    first: u64,
     stream: u64,
 }
 
@@ -60,7 +61,9 @@ impl Unanswered {
             let Some(fact) = unless_damaged(store.fact(sequence))? else { continue };
             let Some(accepted) = accepted(&fact).filter(|accepted| is_receipted(accepted)) else { continue };
             let Ok(message) = MessageId::from_bytes(&accepted.id) else { continue };
-            self.lock().taken.insert(accepted.gateway_sequence, Taken { message, after: sequence - 1, stream: 0 });
+            self.lock()
+                .taken
+                .insert(accepted.gateway_sequence, Taken { message, after: sequence - 1, first: 0, stream: 0 });
         }
         Ok(())
     }
@@ -74,12 +77,19 @@ impl Unanswered {
     pub(super) fn begins(&self, store: &Store, delivery_id: u64, message: MessageId) {
         let mut deliveries = self.lock();
         let (after, stream) = (store.sequence(), deliveries.stream);
-        deliveries.taken.entry(delivery_id).or_insert(Taken { message, after, stream }).stream = stream;
+        deliveries.taken.entry(delivery_id).or_insert(Taken { message, after, first: stream, stream }).stream = stream;
     }
 
-    /// It was answered, or no receipt was given for it.
+    /// It was answered.
     pub(super) fn ends(&self, delivery_id: u64) {
         self.lock().taken.remove(&delivery_id);
+    }
+
+    /// It was put off, so this stream gives it no receipt. One of an earlier stream may still be on its way to the disk.
+    pub(super) fn puts_off(&self, delivery_id: u64) {
+        let mut deliveries = self.lock();
+        let stream = deliveries.stream;
+        deliveries.taken.retain(|id, taken| *id != delivery_id || taken.first != stream);
     }
 
     /// The deliveries that are not answered.
@@ -230,6 +240,10 @@ mod tests {
         unanswered.begins(&store, 2, MessageId::new(0, [2; 10]));
         assert!(unanswered.receipts(&store, &[1, 2]).await.unwrap().is_empty());
         assert_eq!(unanswered.deliveries(), [2]);
+        unanswered.begins(&store, 3, MessageId::new(0, [3; 10]));
+        unanswered.puts_off(2);
+        unanswered.puts_off(3);
+        assert_eq!(unanswered.deliveries(), [2], "the stream before may have had a receipt for it");
         store.end(writing).await;
     }
 }

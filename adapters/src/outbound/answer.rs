@@ -31,6 +31,8 @@ const RETRY_FIRST_MS: u64 = 500;
 /// The longest wait. Each attempt is a fact in the own journal: the five days of a message that the gateway never takes are some five hundred,
 /// and what is put right there after a weekend is sent a quarter of an hour later.
 const RETRY_LONGEST_MS: u64 = 900_000;
+/// Of a detail, in characters.
+const DETAIL_CHARS_MAX: usize = 300;
 
 /// What becomes of a message.
 #[derive(Debug)]
@@ -211,13 +213,18 @@ fn settle(leased: &Leased, outcome: Outcome, evidence: Option<Statement>, why: O
         outcome: outcome.into(),
         evidence,
         reason: why.map(|refused| refused.reason.as_str().to_owned()).unwrap_or_default(),
-        detail: why.map(|refused| refused.detail.clone()).unwrap_or_default(),
+        detail: why.map(words).unwrap_or_default(),
         // An acceptance is no news: the receipt will be.
         notify: if why.is_some() { vec![BACKOFFICE.to_owned()] } else { Vec::new() },
         queue: GATEWAY.to_owned(),
         ..Settled::default()
     };
     Change::Settle { fact: Box::new(fact), sign: Vec::<(tramite_store::Slot, Bytes)>::new(), mover: None }
+}
+
+/// As much of another's words as the journal is to keep.
+fn words(refused: &Refused) -> String {
+    refused.detail.chars().take(DETAIL_CHARS_MAX).collect()
 }
 
 /// It is tried again, later each time.
@@ -237,7 +244,7 @@ pub(super) fn fail(core: &Core, leased: &Leased, refused: &Refused) -> Change {
         sequence: leased.sequence,
         queue: GATEWAY.to_owned(),
         reason: refused.reason.as_str().to_owned(),
-        detail: refused.detail.clone(),
+        detail: words(refused),
         due_ms: core.clock.now_ms().saturating_add(i64::try_from(wait).unwrap_or(0)),
     }
 }

@@ -8,7 +8,7 @@ use tramite_store::{Change, disk::SimulatedDisk, map::MemoryMaps};
 use super::{
     delivery::{next_item, origin_of, pair, put},
     network::{Institution, Network, referral, until},
-    stand_in::{Calls, StandIn},
+    stand_in::{Answer, Calls, StandIn},
 };
 use crate::{Surroundings, core::GATEWAY, outbound::still_live};
 
@@ -177,5 +177,23 @@ async fn a_frame_that_is_never_answered_is_sent_again_although_others_are() {
             break;
         }
     }
+    caritas.stop().await;
+}
+
+#[tokio::test]
+async fn a_gateway_of_many_words_is_asked_again_later_and_its_refusal_is_told_of() {
+    let network = Network::new();
+    let (gateway, mut caritas) = impatient(&network).await;
+    gateway.answer(Answer::Babble(Reason::RateLimited));
+    caritas.office.send_referral(short_lived("r-1")).await.expect("kept");
+    until(async || (caritas.retries(Reason::RateLimited) > 0).then_some(())).await;
+    gateway.answer(Answer::Babble(Reason::PolicyDenied));
+    until(async || {
+        network.clock.advance(1_000);
+        let status = caritas.office.get_status(pb::GetStatusRequest {}).await.expect("a status").into_inner();
+        (status.outbox == 0).then_some(())
+    })
+    .await;
+    assert_eq!(told(&mut caritas).await, "REFUSED");
     caritas.stop().await;
 }

@@ -33,7 +33,7 @@ use tramite_proto::{
         exchange::v1::{self as ex, exchange_server},
         statement::v1::{SealedMessage, Statement},
     },
-    reason::Reason,
+    reason::{Reason, Refused},
     statement::{Event, Evidence, Origin},
 };
 
@@ -51,6 +51,8 @@ pub(super) enum Answer {
     AcceptByMember,
     /// A refusal for good.
     Refuse(Reason),
+    /// A refusal in more words than a store takes.
+    Babble(Reason),
 }
 
 /// What becomes of calls of a kind.
@@ -222,8 +224,9 @@ impl State {
                 accepted(self.sign(&self.gateway, other.to_json()), framer)
             }
             Answer::AcceptByMember => accepted(self.sign(&self.member, evidence.to_json()), framer),
-            Answer::Refuse(reason) => {
-                ex::submit_result::Result::Refused(tramite_proto::reason::Refused::because(reason).to_refusal())
+            Answer::Refuse(reason) => ex::submit_result::Result::Refused(Refused::because(reason).to_refusal()),
+            Answer::Babble(reason) => {
+                ex::submit_result::Result::Refused(Refused::new(reason, "word ".repeat(2_000)).to_refusal())
             }
         };
         ex::SubmitResult { result: Some(result), sequence: self.place(&json) }
@@ -246,7 +249,7 @@ pub(super) fn delivery(id: u64, message: &SealedMessage, acceptance: Option<&Sta
 
 /// A settlement was taken, or not.
 pub(super) fn answered(delivery_id: u64, refused: Option<Reason>) -> ex::ReceiveFrame {
-    let refused = refused.map(|reason| tramite_proto::reason::Refused::because(reason).to_refusal());
+    let refused = refused.map(|reason| Refused::because(reason).to_refusal());
     let answer = ex::SettlementAnswer { delivery_id, refused, retry: false };
     ex::ReceiveFrame { settled: vec![answer], ..Default::default() }
 }
@@ -322,7 +325,7 @@ impl directory_server::Directory for Service {
     ) -> Result<Response<dir::GetInstitutionResponse>, Status> {
         let name = request.into_inner().name;
         if name == "nobody" {
-            return Err(tramite_proto::reason::Refused::because(Reason::UnknownInstitution).to_status());
+            return Err(Refused::because(Reason::UnknownInstitution).to_status());
         }
         Ok(Response::new(dir::GetInstitutionResponse { institution: Some(self.institution(&name)) }))
     }
