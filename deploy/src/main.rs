@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     };
     let output = Output::new(cli.json);
     let ended = run(cli, &output);
-    match ended {
+    match ended.and_then(|exit| output::unwritten().map_or(Ok(exit), Err)) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             output.failure(&failure);

@@ -1,12 +1,15 @@
 //! What a command prints: tables and sentences for people, JSON for programs; colours only on a terminal, and not when NO_COLOR
 //! is set. Standard output carries the answer, standard error everything else. A closed pipe ends nothing with noise.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    sync::OnceLock,
+};
 
 use serde_json::{Value, json};
 
 use crate::{
-    failure::Failure,
+    failure::{Exit, Failure},
     sheet::{Sheet, Word, wrap},
 };
 
@@ -162,11 +165,23 @@ impl Output {
     }
 }
 
+/// What kept an answer from being written.
+static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
+
 /// A line on standard output. A reader that has gone (a closed pipe) is nobody to tell.
 fn print(text: &str) {
     let mut out = io::stdout().lock();
-    drop(writeln!(out, "{text}"));
-    drop(out.flush());
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => drop(UNWRITTEN.set(error)),
+        _ => {}
+    }
+}
+
+/// Why an answer could not be written, if one could not.
+pub(crate) fn unwritten() -> Option<Failure> {
+    let error = UNWRITTEN.get()?;
+    let failure = Failure::new(Exit::CannotCreate, "the answer cannot be written", "Look at the room where it goes.");
+    Some(failure.because(error))
 }
 
 /// A time of day in UTC for people, from unix milliseconds.

@@ -1,6 +1,10 @@
 //! The command line against a running network: what an office and an operator do with it, and what it says when it cannot.
 
-use std::{fs, path::Path, process::Output};
+use std::{
+    fs,
+    path::Path,
+    process::{Output, Stdio},
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -154,5 +158,23 @@ async fn a_wrong_argument_file_or_address_gets_one_sentence_and_what_to_do() -> 
     );
     let completion = run(&["completion", "bash"]).await?;
     ensure!(completion.status.success() && completion.stdout.len() > 1000, "no completion");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_written_is_a_failure_and_a_reader_that_has_gone_is_none() -> Result<()> {
+    let binary = tokio::task::spawn_blocking(binary::path).await??;
+    let told = async |stdout: Stdio| {
+        let mut command = Command::new(binary);
+        command.args(["codes", "--json"]).stdout(stdout).stderr(Stdio::piped()).kill_on_drop(true);
+        anyhow::Ok(timeout(PATIENCE, command.spawn()?.wait_with_output()).await??)
+    };
+    let full = told(fs::File::create("/dev/full")?.into()).await?;
+    let said = String::from_utf8(full.stderr)?;
+    ensure!(full.status.code() == Some(73) && said.contains("cannot be written"), "{}: {said}", full.status);
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let gone = told(writer.into()).await?;
+    ensure!(gone.status.success(), "{}: {}", gone.status, String::from_utf8_lossy(&gone.stderr));
     Ok(())
 }

@@ -68,10 +68,10 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) frame: u32,
     /// Seconds that count, of each run.
-    #[arg(long, value_name = "S", allow_negative_numbers = true, default_value_t = 10, value_parser = whole(1..=3_600))]
+    #[arg(long, value_name = "S", allow_negative_numbers = true, default_value_t = 10, value_parser = seconds(1..=3_600))]
     pub(crate) duration: u64,
     /// Seconds before them that do not.
-    #[arg(long, value_name = "S", allow_negative_numbers = true, default_value_t = 2, value_parser = whole(0..=60))]
+    #[arg(long, value_name = "S", allow_negative_numbers = true, default_value_t = 2, value_parser = seconds(0..=60))]
     pub(crate) warm_up: u64,
     /// Institutions that receive, in turns.
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -105,6 +105,14 @@ pub(crate) struct Bench {
 /// A whole number in a range; one below zero is told the range too.
 fn whole(range: RangeInclusive<i64>) -> RangedI64ValueParser<u64> {
     RangedI64ValueParser::new().range(range)
+}
+
+/// Whole seconds in a range: `10` or `10s`.
+fn seconds(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<u64, String> + Clone {
+    move |text| {
+        let asked = text.strip_suffix('s').unwrap_or(text).parse().ok().filter(|seconds| range.contains(seconds));
+        asked.ok_or_else(|| format!("whole seconds from {} to {}, as 10 or 10s", range.start(), range.end()))
+    }
 }
 
 /// A number of bytes: `2048`, `64KiB`, `20MiB`.
