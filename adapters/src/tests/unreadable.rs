@@ -220,6 +220,7 @@ async fn a_receipt_that_is_damaged_keeps_no_adapter_from_starting() {
     let (network, media) = (Network::new(), Media::default());
     let mut gateway = StandIn::start(&network).await;
     let inps = network.start_on("inps", gateway.port(), &media.disk, &media.maps).await;
+    until(async || gateway.state.keys.lock().expect("lock").contains_key("inps").then_some(())).await;
     let mut caritas = network.start("caritas", gateway.port()).await;
     caritas.knows("inps").await;
     let deliver = async |gateway: &mut StandIn, caritas: &mut Institution, n: usize| {

@@ -1,8 +1,8 @@
 //! Messages come and go for months, some of them wait, and the disk holds what waits and what is retained, and no more; nor does
 //! memory grow. Days pass on a clock of their own.
 //!
-//! `TRAMITE_CHURN=200000 cargo test -p tramite-store --test churn --release -- --nocapture` for more of it, and its figures: minutes. An hour
-//! of an idle machine is some millions.
+//! `TRAMITE_CHURN=200000 cargo test -p tramite-store --test churn --release -- --nocapture` for more of it, and its figures: minutes.
+//! `TRAMITE_CHURN=3600s` is an hour by the clock.
 
 use std::{
     env, fs,
@@ -214,6 +214,32 @@ async fn message(store: &Store, number: u64, now_ms: i64) -> Result<(), String> 
     sequence(store, Change::Settle { fact: Box::new(taken), sign: Vec::new(), mover: None }).await.map(drop)
 }
 
+/// How long messages come and go.
+enum Length {
+    Messages(u64),
+    Time(Instant, Duration),
+}
+
+impl Length {
+    fn asked() -> Self {
+        let asked = env::var("TRAMITE_CHURN").unwrap_or_default();
+        match asked.strip_suffix('s').and_then(|seconds| seconds.parse().ok()) {
+            Some(seconds) => Self::Time(Instant::now(), Duration::from_secs(seconds)),
+            None => Self::Messages(asked.parse().unwrap_or(MESSAGES)),
+        }
+    }
+
+    /// How many twelfths of it are over after so many messages.
+    fn twelfths(&self, messages: u64) -> u64 {
+        match self {
+            Self::Messages(all) => messages / (all / 12),
+            Self::Time(begun, all) => {
+                u64::try_from(begun.elapsed().as_millis() * 12 / all.as_millis().max(1)).unwrap_or(12).min(12)
+            }
+        }
+    }
+}
+
 /// What the files take on the disk.
 fn on_disk(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).map(|entries| entries.flatten().collect()).unwrap_or_else(|_| Vec::new());
@@ -310,7 +336,7 @@ fn a_look_for_what_is_over_holds_little_of_what_stays() {
 #[test]
 fn months_of_churn_leave_what_waits_and_what_is_retained_and_memory_is_flat() {
     let churn = || {
-        let messages = env::var("TRAMITE_CHURN").ok().and_then(|count| count.parse().ok()).unwrap_or(MESSAGES);
+        let length = Length::asked();
         let folder = tempfile::tempdir().unwrap();
         let clock = ManualClock::new(T0);
         let options = options(folder.path());
@@ -319,13 +345,15 @@ fn months_of_churn_leave_what_waits_and_what_is_retained_and_memory_is_flat() {
         let writing = writer.start(Work::Threads).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut early = None;
-        let mut worst = 0;
-        for number in 1..=messages {
-            let now_ms = clock.advance(HOUR_MS);
+        let (mut worst, mut messages, mut twelfths) = (0, 0, 0);
+        while twelfths < 12 {
+            messages += 1;
+            let (number, now_ms) = (messages, clock.advance(HOUR_MS));
             runtime.block_on(message(&store, number, now_ms)).unwrap();
-            if !number.is_multiple_of(messages / 12) {
+            if length.twelfths(number) == twelfths {
                 continue;
             }
+            twelfths = length.twelfths(number);
             let (waits, retained, disk) = (number / WAITS, retained(&store).unwrap(), on_disk(folder.path()));
             let bound = 2 * waits * CONTENT_BYTES as u64 + FACTS_BYTES * retained + RESERVE_BYTES;
             assert!(disk <= bound, "{disk} bytes on the disk after {number}: {waits} wait, {retained} are retained");
