@@ -4,6 +4,7 @@ use tonic::Code;
 use tramite_proto::pb::backoffice::v1 as pb;
 
 use super::{
+    delivery::pair,
     network::{Network, reason, referral, until},
     stand_in::StandIn,
 };
@@ -130,11 +131,7 @@ async fn a_message_that_expires_before_the_gateway_can_be_reached_is_told_of() {
 #[tokio::test]
 async fn of_however_many_cases_the_page_has_those_that_moved_last_and_all_are_on_some_page() {
     let network = Network::new();
-    let gateway = StandIn::start(&network).await;
-    let inps = network.start("inps", gateway.port()).await;
-    until(async || gateway.state.keys.lock().expect("lock").contains_key("inps").then_some(())).await;
-    let mut caritas = network.start("caritas", gateway.port()).await;
-    caritas.knows("inps").await;
+    let (_gateway, mut caritas, inps) = pair(&network).await;
     let mut newest_first = Vec::new();
     for n in 0..CASES {
         let sent = caritas.office.send_referral(referral(&format!("r-{n}"), "inps")).await.expect("sent").into_inner();

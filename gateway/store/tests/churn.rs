@@ -232,7 +232,7 @@ impl Length {
     /// How many twelfths of it are over after so many messages.
     fn twelfths(&self, messages: u64) -> u64 {
         match self {
-            Self::Messages(all) => messages / (all / 12),
+            Self::Messages(all) => messages * 12 / all.max(&1),
             Self::Time(begun, all) => {
                 u64::try_from(begun.elapsed().as_millis() * 12 / all.as_millis().max(1)).unwrap_or(12).min(12)
             }
