@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tramite_proto::reason::Refused;
+use tramite_proto::reason::{Reason, Refused};
 use tramite_store::{ClockState, Leased, MessageRow};
 
 use crate::{
@@ -97,6 +97,11 @@ async fn expire(core: &Core) {
                 continue;
             }
         };
+        if let Some(error) = &due.why {
+            core.metrics.retries.get_or_create(&metrics::reason(Reason::StoreFailed.as_str())).inc();
+            let messages = due.unreadable;
+            tracing::error!(messages, %error, "past their time, but not ended yet, as they cannot be read: look at the disk");
+        }
         for row in due.messages.into_iter().filter(|row| row.queue == GATEWAY) {
             match end(core, &row).await {
                 Ok(false) => {}

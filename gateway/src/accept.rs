@@ -57,31 +57,20 @@ impl Acceptance {
 /// Accepts what was permitted, all in one group of the journal; one answer for each, in order.
 pub async fn accept(hub: &Hub, permitted: Vec<Permitted>) -> Vec<Result<Acceptance, Refused>> {
     let mut changes = Vec::new();
-    let mut charged = Vec::new();
     let mut answers: Vec<Option<Result<Acceptance, Refused>>> = Vec::with_capacity(permitted.len());
     for one in permitted {
         match one {
             Permitted::Repeat { sequence } => answers.push(Some(original(hub, sequence))),
-            Permitted::New(permit) => match charge(hub, &permit) {
-                Ok(charge) => {
-                    charged.push(charge);
-                    changes.push(change(hub, *permit));
-                    answers.push(None);
-                }
-                Err(refused) => answers.push(Some(Err(refused))),
-            },
+            Permitted::New(permit) => {
+                changes.push(change(hub, *permit));
+                answers.push(None);
+            }
         }
     }
     let mut committed = Vec::new().into_iter();
     if !changes.is_empty() {
         fail::fail_point!("submit.received");
-        let done = hub.store.commit(changes).await;
-        for ((issuer, bytes), done) in charged.iter().zip(&done) {
-            if !matches!(done, Ok(Done::Accepted { .. })) {
-                hub.waiting.give_back(issuer, *bytes);
-            }
-        }
-        committed = done.into_iter();
+        committed = hub.store.commit(changes).await.into_iter();
     }
     answers
         .into_iter()
@@ -94,15 +83,6 @@ pub async fn accept(hub: &Hub, permitted: Vec<Permitted>) -> Vec<Result<Acceptan
             },
         })
         .collect()
-}
-
-/// Charges a message to its issuer: whom, and how much.
-fn charge(hub: &Hub, permit: &Permit) -> Result<(String, u64), Refused> {
-    let (issuer, length) = (permit.origin.iss.as_str(), permit.submission.ciphertext.len());
-    let bytes = u64::try_from(length).unwrap_or(u64::MAX);
-    let quota_mib = hub.config.institution(issuer).map_or(0, |institution| institution.quota_content_mib);
-    hub.waiting.take(issuer, bytes, quota_mib.saturating_mul(1 << 20))?;
-    Ok((issuer.to_owned(), bytes))
 }
 
 /// The original answer to a message accepted before.

@@ -67,6 +67,11 @@ pub async fn pass(hub: &Hub) -> usize {
             return 0;
         }
     };
+    if let Some(error) = &due.why {
+        hub.metrics.retry(Reason::StoreFailed.as_str());
+        let messages = due.unreadable;
+        tracing::error!(messages, %error, "past their time, but not ended yet, as they cannot be read: look at the disk");
+    }
     // What one end makes of a case is known to the next once it is durable.
     let (mut cases_met, all) = (HashSet::new(), due.messages.len());
     let one_of_each: Vec<_> =
@@ -74,13 +79,13 @@ pub async fn pass(hub: &Hub) -> usize {
     let mut left = one_of_each.len() < all;
     let messages = one_of_each.into_iter().filter_map(|row| {
         let name = name(row.id.as_ref());
-        let (change, consigned) = unless_unreadable(hub, &name, message(hub, row.sequence, Reason::TtlExpired))?;
-        Some(((name, Some(consigned.fact)), change))
+        let (change, _) = unless_unreadable(hub, &name, message(hub, row.sequence, Reason::TtlExpired))?;
+        Some((name, change))
     });
     let cases = due.cases.iter().filter_map(|row| {
         let name = row.case_id.to_string();
         let change = unless_unreadable(hub, &name, case(hub, row))?;
-        Some(((name, None), change))
+        Some((name, change))
     });
     let (ending, changes): (Vec<_>, Vec<_>) = messages.chain(cases).take(limits::EXPIRIES_PER_PASS_MAX).unzip();
     let found = changes.len();
@@ -88,10 +93,7 @@ pub async fn pass(hub: &Hub) -> usize {
         return 0;
     }
     let mut ended = 0;
-    for ((name, message), done) in ending.iter().zip(hub.store.commit(changes).await) {
-        if let (Some(message), Ok(done)) = (message, &done) {
-            hub.waiting.settled(message, done);
-        }
+    for (name, done) in ending.iter().zip(hub.store.commit(changes).await) {
         match done {
             Ok(Done::Settled { .. }) => {
                 ended += 1;
@@ -141,7 +143,6 @@ pub async fn without_case(hub: &Hub, sequence: u64) {
         let (change, consigned) = message(hub, sequence, Reason::CaseUnknown)?;
         let done = hub.store.commit_one(change).await.map_err(|rejected| hub.rejected(rejected))?;
         if matches!(done, Done::Settled { .. }) {
-            hub.waiting.settled(&consigned.fact, &done);
             hub.metrics.expired.inc();
             tracing::info!(message_id = %consigned.origin.jti, "nobody opened its case, so nobody will have it; its sender is told");
         }

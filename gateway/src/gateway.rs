@@ -31,7 +31,7 @@ use tramite_store::{
 };
 
 use crate::{
-    config::Config,
+    config::{Config, Institution},
     directory, expire,
     holds::{self, Holds},
     hub::Hub,
@@ -44,7 +44,6 @@ use crate::{
     presence::Presence,
     prove::{Prover, Randomness},
     server::{self, Counting, ReflectionError},
-    waiting::Waiting,
 };
 
 /// Starts gateways.
@@ -211,7 +210,7 @@ impl Gateway {
         // Before the writer starts: a store that cannot be read is let go as it is.
         let keyring = Arc::new(Keyring::new(trust.clone()));
         directory::refill(&store, &keyring)?;
-        let (holds, parts, waiting) = (Holds::new(held(&store)?), Parts::load(&store)?, Waiting::load(&store)?);
+        let (holds, parts) = (Holds::new(held(&store)?), Parts::load(&store)?);
         let writer = writer.start(around.work).map_err(|source| StartError::System {
             what: "start the writer of",
             path: config.data.clone(),
@@ -223,7 +222,6 @@ impl Gateway {
             holds,
             parts,
             origins: Origins::default(),
-            waiting,
             presence: Arc::new(Presence::default()),
             started_ms: clock.now_ms(),
             config,
@@ -280,6 +278,8 @@ fn open(config: &Config, around: &Surroundings, prover: &Prover) -> Result<(Stor
     let mut options = Options::new(&config.data, "gateway");
     options.segment_bytes = config.store.segment_mib.saturating_mul(1 << 20);
     options.retention(config.store.retention_days);
+    let quota = |one: &Institution| (one.name.clone(), one.quota_content_mib.saturating_mul(1 << 20));
+    options.quotas = config.institutions.iter().map(quota).collect();
     let seams = Seams::real(Arc::clone(&around.clock), Arc::new(prover.clone()));
     let maps = around.maps.clone().unwrap_or(seams.maps);
     Ok(options.open(Seams { disk: Arc::clone(&around.disk), maps, ..seams })?)

@@ -17,7 +17,7 @@ use tramite_store::{ReadError, Rejected, Store, accepted};
 
 use crate::{
     config::Config, holds::Holds, metrics::Metrics, origins::Origins, parts::Parts, policy::Policy, presence::Presence,
-    prove::Prover, waiting::Waiting,
+    prove::Prover,
 };
 
 /// See the module.
@@ -45,8 +45,6 @@ pub struct Hub {
     pub parts: Parts,
     /// Origins of what was permitted lately.
     pub origins: Origins,
-    /// How much of each issuer waits here.
-    pub waiting: Waiting,
     /// Cancelled when the gateway stops.
     pub stop: CancellationToken,
     /// When it began to serve, unix milliseconds.

@@ -33,7 +33,6 @@ pub mod retry;
 mod server;
 pub mod settle;
 pub mod undo;
-pub mod waiting;
 
 pub use config::{Config, ConfigError};
 pub use gateway::{Ended, Gateway, Running, StartError, Surroundings};

@@ -161,10 +161,11 @@ fn give_up(hub: &Hub, failure: &Failure, attempts: u32) -> Option<Change> {
     Some(Change::Settle { fact: Box::new(settled), sign: vec![(Slot::Evidence, evidence)], mover: None })
 }
 
-/// Records failed attempts and counts them. What could not be recorded may be leased again all the same: nobody has it any more.
-pub async fn record(hub: &Hub, queue: &str, failures: Vec<Failure>) {
+/// Records failed attempts and counts them. Says which could not be recorded: those are leased still.
+pub async fn record(hub: &Hub, queue: &str, failures: Vec<Failure>) -> Vec<u64> {
+    let mut unrecorded = Vec::new();
     if failures.is_empty() {
-        return;
+        return unrecorded;
     }
     let reasons: Vec<_> = failures.iter().map(|failure| (failure.sequence, failure.reason.clone())).collect();
     let changes = failures.into_iter().map(|failure| change(hub, queue, failure)).collect();
@@ -173,10 +174,11 @@ pub async fn record(hub: &Hub, queue: &str, failures: Vec<Failure>) {
             Ok(done) => count(hub, queue, sequence, &reason, &done),
             Err(rejected) => {
                 tracing::warn!(recipient = queue, sequence, %rejected, "a failed attempt was not recorded");
-                hub.store.release(queue, &[sequence]);
+                unrecorded.push(sequence);
             }
         }
     }
+    unrecorded
 }
 
 /// Counts and logs what a failed attempt became.

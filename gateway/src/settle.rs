@@ -279,9 +279,6 @@ async fn conclude(hub: &Hub, member: &Member, delivery_id: u64, asked: Asked, do
                 Done::Already { .. } => after_end(hub, delivery_id, &consigned, &receipt, &statement).await?,
                 done => Some(done),
             };
-            if let Some(done) = &done {
-                hub.waiting.settled(&consigned.fact, done);
-            }
             if matches!(done, Some(Done::Settled { .. })) {
                 hub.metrics.receipt(receipt.opened);
                 tracing::info!(

@@ -52,7 +52,6 @@ pub(super) async fn discard(hub: &Hub, operator: &Operator, message_id: &str, re
             done => break done.map_err(|rejected| hub.rejected(rejected))?,
         }
     };
-    hub.waiting.settled(&consigned.fact, &done);
     settled_by_this(done)?;
     tracing::info!(operator = operator.name(), message_id, "discarded");
     Ok(())

@@ -21,6 +21,11 @@ pub(super) struct Log {
 }
 
 impl Log {
+    /// How many lines say so by now.
+    pub(super) fn count(&self, words: &str) -> usize {
+        self.lines.lock().unwrap().iter().filter(|line| line.contains(words)).count()
+    }
+
     pub(super) fn listen() -> Self {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let _listening = tracing::subscriber::set_default(Listener(Arc::clone(&lines)));

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -30,11 +31,10 @@ use super::{
     parts::{header, put, sealed, three_put},
     world::World,
 };
-use crate::{StartError, directory, gateway::held, parts::Parts, waiting::Waiting};
+use crate::{StartError, directory, gateway::held, parts::Parts};
 
-/// Rows of cases, of charges, of records and of how far the clock has come, without which no fact is written.
+/// Rows of cases, of records and of how far the clock has come, without which no fact is written.
 const CASES: u8 = b'c';
-const CHARGES: u8 = b'b';
 const RECORDS: u8 = b'n';
 const CLOCK: u8 = b'y';
 
@@ -80,13 +80,11 @@ async fn a_gateway_that_cannot_read_who_is_held_does_not_start_and_holds_them_wh
     world.operations().hold(hold).await.unwrap();
     caritas.refer(&inps).await;
     world.stop().await;
-    for letter in [RECORDS, CHARGES] {
-        maps.spoil(letter);
-        let error = world.try_start().await.unwrap_err();
-        assert!(matches!(error, StartError::Unreadable(_)), "{error:?}");
-        assert!(error.to_string().contains("start again"), "{error}");
-        maps.mend();
-    }
+    maps.spoil(RECORDS);
+    let error = world.try_start().await.unwrap_err();
+    assert!(matches!(error, StartError::Unreadable(_)), "{error:?}");
+    assert!(error.to_string().contains("start again"), "{error}");
+    maps.mend();
     world.start().await;
     assert!(Adapter::of(&world, "inps").receive(8).await.is_quiet().await, "it is held");
 }
@@ -98,19 +96,12 @@ async fn none_of_what_a_start_reads_is_taken_for_not_there() {
     let trust = Trust::load(files, world.config.trust_domain.clone(), Arc::new(world.clock.clone())).unwrap();
     let (store, keyring) = (store(&maps), Keyring::new(trust));
     let all = || {
-        [
-            held(&store).map(drop),
-            directory::refill(&store, &keyring),
-            Parts::load(&store).map(drop),
-            Waiting::load(&store).map(drop),
-        ]
-        .map(|read| read.is_ok())
+        [held(&store).map(drop), directory::refill(&store, &keyring), Parts::load(&store).map(drop)]
+            .map(|read| read.is_ok())
     };
-    assert_eq!(all(), [true; 4]);
+    assert_eq!(all(), [true; 3]);
     maps.spoil(RECORDS);
-    assert_eq!(all(), [false, false, false, true]);
-    maps.spoil(CHARGES);
-    assert_eq!(all(), [true, true, true, false]);
+    assert_eq!(all(), [false; 3]);
 }
 
 #[tokio::test]
@@ -135,6 +126,35 @@ async fn a_notice_whose_message_cannot_be_read_is_put_off_and_comes_whole() {
     let notice = sender.notice().await;
     assert_eq!(notice.message_id, draft.id.to_string());
     assert_eq!(notice.evidence.unwrap().evt, Event::ContentHandover);
+}
+
+#[tokio::test]
+async fn a_notice_that_a_full_disk_does_not_put_off_waits_all_the_same() {
+    let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
+    let mut world = World::simulated(&disk, &maps).await;
+    let (caritas, inps) = two(&world).await;
+    let draft = caritas.refer(&inps).await;
+    fill(&caritas, &inps).await;
+    let mut recipient = inps.receive(1).await;
+    let delivery = recipient.delivery().await;
+    recipient.opened(&inps, &delivery).await;
+    drop(recipient);
+    world.config.delivery.lease_s = 1;
+    world.restart().await;
+    let (log, began) = (Log::listen(), Instant::now());
+    disk.spoil(&first_segment(&world));
+    disk.faults().full.store(1, Ordering::SeqCst);
+    let (caritas, _) = known(&world);
+    let mut sender = caritas.receive(8).await;
+    log.line("a failed attempt was not recorded").await;
+    for _ in 0..20 {
+        assert_eq!(world.metric("store_full", "").await, 1.0);
+    }
+    let (times, passed) = (log.count("a failed attempt was not recorded"), began.elapsed());
+    assert!(times as u64 <= 1 + passed.as_secs(), "{times} times in {passed:?}");
+    disk.faults().full.store(0, Ordering::SeqCst);
+    disk.mend();
+    assert_eq!(sender.notice().await.message_id, draft.id.to_string());
 }
 
 #[tokio::test]

@@ -10,6 +10,8 @@ use tramite_proto::{
     pb::journal::v1::{Accepted, Fact, Outcome, fact::Kind},
 };
 
+use crate::error::ReadError;
+
 /// Something handed out for delivery. The lease lives in memory and ends with settlement, a failed attempt or release.
 #[derive(Debug, Clone)]
 pub struct Leased {
@@ -154,6 +156,10 @@ pub struct Due {
     pub messages: Vec<MessageRow>,
     /// Cases past their deadline, oldest deadline first.
     pub cases: Vec<CaseRow>,
+    /// Messages past `expires_ms` that cannot be read now: they hold up no other.
+    pub unreadable: u64,
+    /// Why the first of them cannot.
+    pub why: Option<ReadError>,
 }
 
 /// The accepting part of a fact.

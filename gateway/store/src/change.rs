@@ -236,6 +236,9 @@ pub enum Rejected {
     /// The disk or the queue is full; what is there can still be handed over.
     #[error("no room")]
     Full,
+    /// As much of this issuer waits as may.
+    #[error("over the issuer's quota")]
+    OverQuota,
     /// The store is poisoned by a failed write: nothing is accepted until the process starts anew.
     #[error("the store has failed")]
     Failed,

@@ -17,8 +17,9 @@ use crate::{
     clock::{self, PUT_OFF_MAX_MS},
     error::{MapError, ReadError},
     lanes::Lanes,
+    options::Options,
     project::{Draft, queues_of, row},
-    rows::{self, IdRow, ItemRow, QueueRow, RequestRow},
+    rows::{self, ChargeRow, IdRow, ItemRow, QueueRow, RequestRow},
 };
 
 mod case;
@@ -91,14 +92,21 @@ pub(crate) struct Group<'a> {
     first_sequence: u64,
     now_ms: i64,
     lanes: &'a Lanes,
-    queue_max: u64,
-    /// There is no room for anything new: only repeats and what ends or puts off something are permitted.
+    options: &'a Options,
+    /// There is room for ends only, as the reserve counts them: nothing new, and nothing that could be told any number of times before its
+    /// message ends.
     pub(crate) tight: bool,
 }
 
 impl<'a> Group<'a> {
-    pub(crate) fn new(draft: Draft<'a>, first_sequence: u64, now_ms: i64, lanes: &'a Lanes, queue_max: u64) -> Self {
-        Self { draft, facts: Vec::new(), first_sequence, now_ms, lanes, queue_max, tight: false }
+    pub(crate) fn new(
+        draft: Draft<'a>,
+        first_sequence: u64,
+        now_ms: i64,
+        lanes: &'a Lanes,
+        options: &'a Options,
+    ) -> Self {
+        Self { draft, facts: Vec::new(), first_sequence, now_ms, lanes, options, tight: false }
     }
 
     /// Judges one change, and takes it in when it is permitted.
@@ -177,9 +185,11 @@ impl<'a> Group<'a> {
             });
         }
         let counts: QueueRow = row(&self.draft, &rows::queue(&fact.queue))?.unwrap_or_default();
-        if self.tight || counts.waiting.saturating_add(counts.dead) >= self.queue_max {
+        self.has_room()?;
+        if counts.waiting.saturating_add(counts.dead) >= self.options.queue_max {
             return Err(Rejected::Full.into());
         }
+        self.within_quota(&fact.return_to, content.len())?;
         case::unchanged(&self.draft, &fact.case_id, mover)?;
         if let Some(case_move) = &mut fact.case_move {
             let opens = case_move.case_id == fact.id;
@@ -188,9 +198,21 @@ impl<'a> Group<'a> {
         self.take(Kind::Accepted(fact), content, sign, Answer::Accepted)
     }
 
+    fn within_quota(&self, issuer: &str, bytes: usize) -> Result<(), Stop> {
+        let Some(quota) = self.options.quotas.get(issuer) else { return Ok(()) };
+        let held: ChargeRow = row(&self.draft, &rows::charge(issuer))?.unwrap_or_default();
+        let with = held.bytes.saturating_add(bytes as u64);
+        if with > *quota { Err(Rejected::OverQuota.into()) } else { Ok(()) }
+    }
+
     /// Whether a time, if there is one, has passed by a clock that is believed.
     fn is_over(&self, time_ms: i64) -> Result<bool, Stop> {
         Ok(time_ms > 0 && time_ms <= self.now_ms && clock::is_believed(&self.draft, self.now_ms)?)
+    }
+
+    /// What is no end may not use the room that is kept for ends.
+    fn has_room(&self) -> Result<(), Stop> {
+        if self.tight { Err(Rejected::Full.into()) } else { Ok(()) }
     }
 
     /// The queues in which something waits or waited.
@@ -223,6 +245,7 @@ impl<'a> Group<'a> {
         }
         let waiting = self.item(&fact.queue, sequence)?.filter(|item| !item.dead);
         let attempts = waiting.map(|item| item.attempts).ok_or(Stop::Verdict(Verdict::Already(sequence)))?;
+        self.has_room()?;
         let attempt = attempts.saturating_add(1);
         fact.attempt = attempt;
         // What waits longer was put off by another clock, and is offered at once (`store::lease`).
@@ -258,6 +281,9 @@ impl<'a> Group<'a> {
                 return Err(Rejected::Leased { sequence }.into());
             }
             (_, Some(_)) => {}
+        }
+        if matches!(fact.outcome(), Outcome::DeadLettered | Outcome::ReceiptAfterEnd) {
+            self.has_room()?;
         }
         if let Some(item) = &item {
             case::unchanged(&self.draft, &item.case_id, mover)?;
@@ -305,6 +331,7 @@ impl<'a> Group<'a> {
         if let Some(moved) = case::not_due(&self.draft, &case_move.case_id, self.now_ms)? {
             return Err(Stop::Verdict(Verdict::Already(moved)));
         }
+        self.has_room()?;
         if !clock::is_believed(&self.draft, self.now_ms)? {
             return Err(Rejected::ClockHeld.into());
         }

@@ -2,7 +2,7 @@
 //!
 //! Knows: the limits that are a choice, with their bounds. Never knows: how recovery works.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use tramite_proto::clock::Clock;
 
@@ -38,6 +38,9 @@ pub struct Options {
     pub segment_bytes: u32,
     /// How many may wait in one queue; more are refused as `Full`.
     pub queue_max: u64,
+    /// Bytes of contents that some issuers (`Accepted.return_to`) may have waiting, dead letters included; more are refused as `OverQuota`.
+    /// Others have no bound.
+    pub quotas: HashMap<String, u64>,
     /// Memory for facts and contents that were accepted lately, so that most deliveries read no disk.
     pub recent_bytes: usize,
     /// A case that has ended, and all its facts, go so long after the last of them; none: they stay. Whole days.
@@ -53,6 +56,7 @@ impl Options {
             role: role.into(),
             segment_bytes: 64 * 1024 * 1024,
             queue_max: 10_000_000,
+            quotas: HashMap::new(),
             recent_bytes: 64 * 1024 * 1024,
             retention_ms: None,
         }

@@ -19,6 +19,10 @@ impl From<Rejected> for Refused {
             Rejected::Leased { .. } => Self::new(Reason::Internal, "It is on its way to the recipient; try again."),
             Rejected::ClockHeld => Self::because(Reason::ClockHeld),
             Rejected::Full => Self::because(Reason::StoreFull),
+            Rejected::OverQuota => {
+                let detail = "As much of this institution waits here as may; send again when some of it was delivered.";
+                Self::new(Reason::QuotaExceeded, detail)
+            }
             Rejected::PartMissing { .. } => Self::because(Reason::PartMissing),
             Rejected::TooLarge { what } => {
                 Self::new(Reason::PayloadTooLarge, format!("Over the store's limit for {what}."))

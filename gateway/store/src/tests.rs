@@ -194,6 +194,17 @@ impl Running {
         let all = self.writer.shared.outbox.scan(&[], rows::END, usize::MAX).unwrap();
         all.into_iter().filter(|(key, _)| key.as_slice() != rows::POSITION).collect()
     }
+
+    /// What each issuer has waiting, in bytes of contents.
+    pub(crate) fn charges(&self) -> Vec<(String, u64)> {
+        let prefix = rows::charge("");
+        let found = self.writer.shared.outbox.scan(&prefix, &rows::after(&prefix), usize::MAX).unwrap();
+        let charge = |(key, value): Pair| {
+            let name = String::from_utf8_lossy(rows::rest(&key)).into_owned();
+            (name, rows::decode::<rows::ChargeRow>(value).unwrap().bytes)
+        };
+        found.into_iter().map(charge).collect()
+    }
 }
 
 pub(crate) fn sequence(done: &Done) -> u64 {

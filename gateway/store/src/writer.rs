@@ -299,7 +299,7 @@ impl Writer {
         let now_ms = shared.clock.now_ms();
         let draft = Draft::new(&shared.outbox, shared.as_ref());
         let next = self.journal.next_sequence();
-        let mut group = Group::new(draft, next, now_ms, &shared.lanes, shared.options.queue_max);
+        let mut group = Group::new(draft, next, now_ms, &shared.lanes, &shared.options);
         group.tight = tight;
         let mut calls = Vec::with_capacity(commands.len());
         let mut unreadable = None;

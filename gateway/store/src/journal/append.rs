@@ -73,7 +73,7 @@ impl JournalWriter {
     }
 
     /// Whether a group of about so many bytes, with so many acceptances in it, leaves the reserve complete. When it does not, it may
-    /// only hold what ends something or is small: that is written into the reserve.
+    /// only hold what ends something, or what people and certificates need: that is written into the reserve.
     pub(crate) fn has_room(&mut self, bytes: u64, acceptances: u64) -> Result<bool, Poisoned> {
         let fits = self.offset.saturating_add(bytes) <= self.segment.size;
         let provided = self.reserve.provide(acceptances, !fits);

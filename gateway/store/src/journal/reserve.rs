@@ -1,7 +1,8 @@
 //! Room kept for the day on which the disk is full: segments made in advance, which only what ends something may use.
 //!
 //! What was accepted must be handed over and settled also when nothing new fits, because only settlement gives contents back to the
-//! disk. So a settlement's room is kept from the moment at which something is accepted: one segment always, and more as more waits.
+//! disk. So a settlement's room is kept from the moment at which something is accepted: one segment always, for what people and
+//! certificates need (holds, redrives, key records), and more as more waits.
 //!
 //! Knows: how many segments are ready, how many must be, what waits. Never knows: which group is written. Invariants: a spare is of
 //! the size of a segment, wholly reserved, and zeros; what is accepted leaves the reserve complete.
@@ -19,7 +20,8 @@ use crate::disk::{Access, Disk};
 
 /// The ending of a file that is kept for a segment to come.
 pub(crate) const SPARE_ENDING: &str = "spare";
-/// Kept for each thing that waits: its settlement with receipt and evidence, the notice of it, a few attempts before.
+/// Kept for each thing that waits: its settlement with receipt and evidence, and the notice of it. Attempts that fail have no such bound,
+/// so none is recorded from here (`judge`).
 pub(crate) const EACH_BYTES: u64 = 2 * 1024;
 /// Left on the disk for what else grows on it: the outbox in pieces of half a mebibyte, parts, logs.
 const LEFT_BYTES: u64 = 2 * 1024 * 1024;

@@ -19,7 +19,7 @@ use crate::{
     map::Pair,
     overlay::{Rows as _, successor},
     project::{Facts as _, row},
-    rows::{self, CaseValue, ChargeRow, IdRow, ItemRow, QueueRow, RequestRow},
+    rows::{self, CaseValue, IdRow, ItemRow, QueueRow, RequestRow},
 };
 
 /// Facts of one case, attempts of one message, queues of one store: beyond it something else is wrong.
@@ -238,19 +238,6 @@ impl Store {
         found.iter().map(|(key, _)| self.queue(&name(key))).collect()
     }
 
-    /// What each issuer (`Accepted.return_to`) has waiting: bytes of contents whose messages are not final.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn charges(&self) -> Result<Vec<(String, u64)>, ReadError> {
-        let found = self.prefixed(&rows::charge(""), LIST_MAX)?;
-        let charge = |(key, value): Pair| {
-            let name = String::from_utf8_lossy(rows::rest(&key)).into_owned();
-            Ok((name, rows::decode::<ChargeRow>(value)?.bytes))
-        };
-        found.into_iter().map(charge).collect()
-    }
-
     /// Messages of a queue that are not final, dead letters included, notices and damaged records left out, after a sequence.
     ///
     /// # Errors
@@ -385,8 +372,13 @@ impl Store {
         while due.messages.len() < limit {
             let found = self.shared.outbox.scan(&from, &to, LOOK_AT_ONCE)?;
             for (key, queue) in &found {
-                let message = self.unless_damaged(&rows::decode::<String>(queue.clone())?, rows::number_at_end(key))?;
-                due.messages.extend(message.filter(|message| message.state == MessageState::Waiting));
+                match self.unless_damaged(&rows::decode::<String>(queue.clone())?, rows::number_at_end(key)) {
+                    Err(error @ ReadError::Io { .. }) => {
+                        due.unreadable += 1;
+                        due.why.get_or_insert(error);
+                    }
+                    message => due.messages.extend(message?.filter(|message| message.state == MessageState::Waiting)),
+                }
             }
             match found.last() {
                 Some((key, _)) if found.len() == LOOK_AT_ONCE => from = successor(key),

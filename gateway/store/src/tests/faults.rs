@@ -1,5 +1,7 @@
 //! A disk that fails: nothing is acknowledged, nothing is tried twice, nothing is lost.
 
+use tramite_proto::pb::journal::v1::CaseExpired;
+
 use super::*;
 use crate::ReadError;
 
@@ -89,6 +91,29 @@ fn what_stands_in_a_bad_sector_is_set_aside_and_the_others_go_on() {
         }
         assert_eq!(running.leasable("inps"), [1, 3, 4]);
     }
+}
+
+#[test]
+fn what_cannot_be_read_when_its_time_is_over_holds_up_no_other_end() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    let content = Bytes::from(vec![1; 600_000]);
+    for number in 1..=3 {
+        let message = message(number, "inps").content(content.clone()).with(|fact| fact.expires_ms = T0 + 1_000);
+        running.done(message.change());
+    }
+    running.writer.apply();
+    drop(running);
+    let running = lab.open();
+    lab.clock.advance(1_000);
+    lab.disk.spoil(&lab.segment());
+    let due = running.store.due(T0 + 1_000, 10).unwrap();
+    assert_eq!(due.messages.iter().map(|message| message.sequence).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(due.unreadable, 1);
+    assert!(matches!(due.why, Some(ReadError::Io { .. })), "{:?}", due.why);
+    lab.disk.mend();
+    let due = running.store.due(T0 + 1_000, 10).unwrap();
+    assert_eq!((due.messages.len(), due.unreadable, due.why), (3, 0, None));
 }
 
 #[test]
@@ -204,6 +229,17 @@ fn everything_that_was_accepted_can_be_settled_on_a_disk_without_any_room() {
     lab.disk.faults().full.store(1, Ordering::SeqCst);
     assert_eq!(running.one(message(9_999, "inps").change()).unwrap_err(), Rejected::Full);
     assert!(running.store.health().full);
+    // Whoever is absent for days lets attempts fail many times over.
+    let attempt = |sequence| {
+        let (queue, reason, detail) = ("inps".into(), "NACK_TRANSIENT".into(), "later ".repeat(50));
+        Change::FailAttempt { sequence, queue, reason, detail, due_ms: T0 }
+    };
+    for _ in 0..4 {
+        for sequences in (1..=3_000).collect::<Vec<_>>().chunks(500) {
+            let answers = running.commit(sequences.iter().map(|sequence| attempt(*sequence)).collect());
+            assert!(answers.iter().all(|answer| matches!(answer, Err(Rejected::Full))), "{answers:?}");
+        }
+    }
     // As large as settlements become: a receipt and evidence, each with a batch of its own, told to the sender, who acknowledges.
     let statement = |number: u64| {
         let jws = format!("{number} {}", "s".repeat(500));
@@ -233,6 +269,44 @@ fn everything_that_was_accepted_can_be_settled_on_a_disk_without_any_room() {
     let running = lab.open();
     assert_eq!(running.store.queue("inps").unwrap().waiting, 1);
     assert!(spares(&lab) <= 2, "what is no longer needed went back: {}", spares(&lab));
+}
+
+#[test]
+fn on_a_full_disk_nothing_is_written_that_could_be_told_any_number_of_times() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    let opening = case_move(1, "requested");
+    let opening = CaseMove { kind: "REFERRAL".into(), deadline_ms: T0 + 1, conversation: bytes("talk"), ..opening };
+    let mover = Some(crate::Mover::Institution { issuer: "caritas".into(), audience: "inps".into() });
+    let opens = message(1, "inps").with(|fact| {
+        fact.case_move = Some(opening);
+        fact.case_id = id(1);
+    });
+    running.done(Message { mover, ..opens }.change());
+    running.commit((2..=6).map(|number| message(number, "inps").change()).collect());
+    running.done(settle(2, Outcome::DeadLettered));
+    running.done(settle(3, Outcome::DeadLettered));
+    running.done(settle(4, Outcome::Expired));
+    lab.clock.advance(1);
+    lab.disk.faults().full.store(1, Ordering::SeqCst);
+    let expired = CaseExpired { case_move: Some(case_move(1, "")), ..CaseExpired::default() };
+    let many = || {
+        vec![
+            fail_attempt(5, T0),
+            settle(5, Outcome::DeadLettered),
+            settle(4, Outcome::ReceiptAfterEnd),
+            Change::ExpireCase { fact: Box::new(expired.clone()), sign: Vec::new() },
+        ]
+    };
+    let answers = running.commit(many());
+    assert!(answers.iter().all(|answer| matches!(answer, Err(Rejected::Full))), "{answers:?}");
+    // What people say, and what ends, goes on.
+    running.done(redrive(2));
+    running.done(settle(3, Outcome::Discarded));
+    running.done(settle(6, Outcome::Expired));
+    lab.disk.faults().full.store(0, Ordering::SeqCst);
+    let answers = running.commit(many());
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
 }
 
 fn sequence_of(done: Result<Done, Rejected>, number: u64) -> u64 {

@@ -290,19 +290,41 @@ fn what_an_issuer_has_waiting_is_counted_until_it_is_final() {
         message(number, "inps").content(content).with(|fact| fact.return_to = issuer.into()).change()
     };
     running.commit(vec![of(1, "caritas", 100), of(2, "caritas", 20), of(3, "comune", 7), of(4, "", 9)]);
-    let charged = |running: &Running| running.store.charges().unwrap();
     let expected = |caritas, comune| vec![("caritas".to_owned(), caritas), ("comune".to_owned(), comune)];
-    assert_eq!(charged(&running), expected(120, 7));
+    assert_eq!(running.charges(), expected(120, 7));
     running.writer.apply();
     running.commit(vec![settle(1, Outcome::HandedOver), settle(2, Outcome::DeadLettered)]);
-    assert_eq!(charged(&running), expected(20, 7), "a dead letter waits for an operator");
+    assert_eq!(running.charges(), expected(20, 7), "a dead letter waits for an operator");
     drop(running);
     let mut running = lab.open();
     running.commit(vec![settle(2, Outcome::Discarded), settle(3, Outcome::Expired), settle(4, Outcome::HandedOver)]);
-    assert_eq!(charged(&running), expected(0, 0));
+    assert_eq!(running.charges(), expected(0, 0));
     drop(running);
     crate::map::Maps::wipe(&lab.maps, &lab.path("outbox")).unwrap();
-    assert_eq!(lab.open().store.charges().unwrap(), expected(0, 0), "made anew");
+    assert_eq!(lab.open().charges(), expected(0, 0), "made anew");
+}
+
+#[test]
+fn an_issuer_has_no_more_waiting_than_its_quota_be_it_in_one_group() {
+    let mut lab = Lab::new();
+    lab.options.quotas.insert("caritas".to_owned(), 100);
+    let mut running = lab.open();
+    let of = |number, issuer: &str, length| {
+        let content = Bytes::from(vec![1; length]);
+        message(number, "inps").content(content).with(|fact| fact.return_to = issuer.into()).change()
+    };
+    let over = |answer: &Result<Done, Rejected>| matches!(answer, Err(Rejected::OverQuota));
+    let first = of(1, "caritas", 60);
+    let answers =
+        running.commit(vec![first.clone(), of(2, "caritas", 41), of(3, "caritas", 40), first.clone(), of(4, "x", 999)]);
+    assert_eq!(answers.iter().map(over).collect::<Vec<_>>(), [false, true, false, false, false], "{answers:?}");
+    running.done(settle(1, Outcome::DeadLettered));
+    drop(running);
+    let mut running = lab.open();
+    assert!(over(&running.one(of(2, "caritas", 1))), "a dead letter waits for an operator");
+    assert!(matches!(running.one(first), Ok(Done::Repeated { sequence: 1, .. })), "what was accepted stays so");
+    running.done(settle(1, Outcome::Discarded));
+    running.done(of(2, "caritas", 60));
 }
 
 #[tokio::test]
