@@ -2,7 +2,7 @@
 //!
 //! Knows: lengths, digests, ages. Never knows: what is sealed in a part, or who may have it. Invariants: under its name a part is
 //! whole, synced and of the digest that was announced; it is never replaced by another; it goes when its message is final, and
-//! after 24 hours when no message ever named it.
+//! after 24 hours in which no message named it.
 
 mod sum;
 
@@ -102,6 +102,9 @@ pub(crate) struct Parts {
     folder: PathBuf,
     /// Parts that were hashed since opening.
     checked: Mutex<HashMap<(MessageId, u32), Checked>>,
+    /// When messages were last asked for that name parts, as far as that is not long ago. What nobody needs is removed under this lock, so
+    /// that a message does not lose its parts while it is being accepted.
+    named: Mutex<HashMap<MessageId, i64>>,
     temporary: AtomicU64,
     failure: Failure,
 }
@@ -119,11 +122,16 @@ async fn blocking<T: Send + 'static>(
 
 impl Parts {
     pub(crate) fn new(disk: Arc<dyn Disk>, folder: PathBuf, failure: Failure) -> Self {
-        Self { disk, folder, checked: Mutex::default(), temporary: AtomicU64::new(0), failure }
+        let (checked, named) = (Mutex::default(), Mutex::default());
+        Self { disk, folder, checked, named, temporary: AtomicU64::new(0), failure }
     }
 
     fn checked(&self) -> MutexGuard<'_, HashMap<(MessageId, u32), Checked>> {
         self.checked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn named(&self) -> MutexGuard<'_, HashMap<MessageId, i64>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn path(&self, id: &MessageId, part: u32) -> PathBuf {
@@ -236,12 +244,14 @@ impl Parts {
         Ok(Some(checked))
     }
 
-    /// The first part that a fact names and that is not there, or is another.
-    pub(crate) async fn missing(self: &Arc<Self>, fact: &Accepted) -> Result<Option<u32>, PartError> {
+    /// The first part that a fact names and that is not there, or is another. What is there stays for a day from now.
+    pub(crate) async fn missing(self: &Arc<Self>, fact: &Accepted, now_ms: i64) -> Result<Option<u32>, PartError> {
         let Ok(id) = MessageId::from_bytes(&fact.id) else {
             return Ok(fact.parts.first().map(|part| part.part));
         };
         let (parts, named) = (Arc::clone(self), fact.parts.clone());
+        // Before the look.
+        self.named().insert(id, now_ms);
         blocking(move || {
             for part in named {
                 let same = parts.length(&id, part.part)? == Some(part.length)
@@ -278,17 +288,21 @@ impl Parts {
         owner: impl Fn(&MessageId) -> Result<Owner, ReadError>,
     ) -> Result<u64, ReadError> {
         let failed = |path: &PathBuf, e: io::Error| io_error(path, &e);
+        if let Some(now_ms) = now_ms {
+            self.named().retain(|_, named_ms| now_ms.abs_diff(*named_ms) < ORPHAN_MS);
+        }
         let mut removed = 0;
         for name in self.disk.list(&self.folder).map_err(|e| failed(&self.folder, e))? {
             let path = self.folder.join(&name);
             let Some(info) = self.disk.info(&path).map_err(|e| failed(&path, e))? else { continue };
             let old = now_ms.is_some_and(|now_ms| now_ms.abs_diff(info.modified_ms) >= ORPHAN_MS);
+            let named = self.named();
             let goes = match parse(&name) {
                 None => name.ends_with(".tmp") && (opening || old),
                 Some((message, _)) => match owner(&message)? {
                     Owner::Final => true,
                     Owner::Waits => false,
-                    Owner::Unknown => old,
+                    Owner::Unknown => old && !named.contains_key(&message),
                 },
             };
             if goes {

@@ -177,7 +177,7 @@ impl Store {
         if fact.parts.is_empty() || self.is_known(fact)? {
             return Ok(());
         }
-        match self.shared.parts.missing(fact).await {
+        match self.shared.parts.missing(fact, self.shared.clock.now_ms()).await {
             Ok(None) => Ok(()),
             Ok(Some(part)) => Err(Rejected::PartMissing { part }),
             Err(error) => Err(Rejected::Unreadable(ReadError::Io { file: "parts".into(), what: error.to_string() })),

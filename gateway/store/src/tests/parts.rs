@@ -127,6 +127,27 @@ async fn a_part_that_nobody_names_goes_after_a_day() {
     assert_eq!(left[0].message, message_id(2));
 }
 
+#[tokio::test]
+async fn an_old_part_stays_while_the_message_that_names_it_is_being_accepted() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    put(&running.store, 1, 0, b"just named").await.unwrap();
+    put(&running.store, 2, 0, b"orphan").await.unwrap();
+    lab.clock.advance(DAY_MS);
+    let store = running.store.clone();
+    let change = message(1, "inps").with(|fact| fact.parts = vec![named(0, b"just named")]).change();
+    let asked = tokio::spawn(async move { store.commit(vec![change]).await.remove(0) });
+    while running.writer.commands.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let sweep = |running: &Running| crate::home::sweep_parts(&running.writer.shared, false);
+    assert_eq!(sweep(&running), 1);
+    running.writer.step();
+    asked.await.unwrap().unwrap();
+    assert_eq!(sweep(&running), 0);
+    assert_eq!(running.store.parts().unwrap()[0].message, message_id(1));
+}
+
 /// A whole part under its name, which is not durable: its process was killed before it synced the folder.
 fn half_put(lab: &Lab, number: u64, bytes: &[u8]) {
     let path = lab.path("parts").join(format!("{}.0", message_id(number)));
