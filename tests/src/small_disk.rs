@@ -61,6 +61,16 @@ impl SmallDisk {
         self.folder.path()
     }
 
+    /// Lets nobody write on it any more.
+    ///
+    /// # Errors
+    /// When the system does not.
+    pub fn only_read(&self) -> Result<()> {
+        let said = Command::new("mount").args(["-o", "remount,ro"]).arg(self.path()).output()?;
+        ensure!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr).trim());
+        Ok(())
+    }
+
     /// Bytes that may still be written.
     ///
     /// # Errors

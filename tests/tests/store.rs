@@ -23,6 +23,7 @@ use tramite_tests::{
     pki::OPERATOR,
     raw::RawPeer,
     receiving::Receiving,
+    small_disk::SmallDisk,
 };
 
 const MESSAGES: usize = 12;
@@ -255,6 +256,58 @@ async fn what_may_not_be_read_is_not_said_to_be_missing() -> Result<()> {
             ensure!(code != 77 || said.contains("sudo -u root tramite store"), "{said}");
         }
     }
+    Ok(())
+}
+
+/// Gives a file, or a folder with all that is in it, to another account.
+fn give(path: &Path, owner: u32) -> Result<()> {
+    chown(path, Some(owner), None)?;
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give(&entry?.path(), owner)?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_with_a_file_that_may_not_be_read_is_not_said_to_be_damaged() -> Result<()> {
+    if !is_root()? {
+        return Ok(());
+    }
+    let (network, _) = stopped().await?;
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    let (program, data) = (folder.path().join("tramite"), folder.path().join("data"));
+    fs::copy(tokio::task::spawn_blocking(binary::path).await??, &program)?;
+    fs::rename(network.gateway.folder.join("data"), &data)?;
+    for file in ["journal/0000000000000001.seg", "outbox/db", "store.toml"] {
+        give(&data, NOBODY)?;
+        chown(data.join(file), Some(0), None)?;
+        fs::set_permissions(data.join(file), fs::Permissions::from_mode(0o600))?;
+        let mut asked = Command::new(&program);
+        let asked = asked.args(["store", "verify"]).arg(&data).current_dir("/").uid(NOBODY).kill_on_drop(true);
+        let output = timeout(PATIENCE, asked.output()).await??;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(77) && said.contains("permission denied"), "{} {said}", output.status);
+        ensure!(said.contains(file.split('/').next().context("a name")?), "it names no file: {said}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_can_only_be_read_is_verified_and_not_changed() -> Result<()> {
+    let (network, _) = stopped().await?;
+    let Some(disk) = SmallDisk::mount(16)? else { return Ok(()) };
+    let data = disk.path().join("data");
+    let copied = Command::new("cp").arg("-a").arg(network.gateway.folder.join("data")).arg(&data).status().await?;
+    ensure!(copied.success(), "cp: {copied}");
+    disk.only_read()?;
+    let found = ask("verify", &data, 0).await?;
+    ensure!(found["sound"] == true && found["clean"] == true, "{found}");
+    ask("stat", &data, 0).await?;
+    let refused = ask("rebuild", &data, 73).await?;
+    ensure!(refused["error"]["advice"].as_str().is_some_and(|said| said.contains("mount")), "{refused}");
     Ok(())
 }
 

@@ -54,6 +54,10 @@ fn failed(asked: Asked<'_>, error: &OpenError) -> Failure {
         OpenError::Io { path, source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             return asked.unreadable(path, source);
         }
+        OpenError::Io { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => (
+            Exit::CannotCreate,
+            "Its disk is mounted to be read only: mount it so that it can be written, or ask of a copy.",
+        ),
         OpenError::Io { .. } => (Exit::NoInput, "Look at the disk."),
         OpenError::Outbox(_) => (
             Exit::CannotCreate,

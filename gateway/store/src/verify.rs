@@ -4,8 +4,9 @@
 //! directory is locked meanwhile, so a running store is never judged by a half-written group; what is wrong is named by file and
 //! offset, the first of it with what was sound before; what a crash may leave and the next start repairs is no damage.
 
+mod needed;
+
 use std::{
-    collections::BTreeMap,
     fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,18 +16,16 @@ use bytes::Bytes;
 use tramite_proto::{
     clock::SystemClock,
     ids::MessageId,
-    pb::{
-        journal::v1::{Part, fact::Kind},
-        statement::v1::Statement,
-    },
+    pb::{journal::v1::Part, statement::v1::Statement},
 };
 
+use self::needed::Needed;
 use crate::{
     change::Notary,
     disk::{Disk, RealDisk},
     error::{Damage, MapError, OpenError, ReadError},
     home::{self, Home},
-    journal::{self, Group, Inspected, Journal, Placed, read_failed},
+    journal::{self, Group, Inspected, Journal, read_failed},
     map::{Key, Maps, OrderedMap},
     open,
     options::{Cut, Options, Recovery, SEGMENT_BYTES_MIN, Seams, real_maps},
@@ -36,7 +35,6 @@ use crate::{
     rows,
     scratch::Scratch,
     seal::{self, Marker, Seal},
-    shared::has_content,
 };
 
 /// Rows compared in one go.
@@ -134,10 +132,12 @@ impl Verification {
         self.note(&damage.file, Some(damage.offset), &damage.what);
     }
 
-    /// What could not be read is a finding too; a store that cannot be judged at all is an error.
+    /// What could not be read is a finding too; a store that cannot be judged at all is an error, and so is what this process may not read:
+    /// that says nothing of it.
     fn failed(&mut self, error: OpenError) -> Result<(), OpenError> {
         match error {
             OpenError::Damaged(damage) => self.damaged(&damage),
+            OpenError::Io { ref source, .. } if source.kind() == io::ErrorKind::PermissionDenied => return Err(error),
             OpenError::Io { action, path, source } => self.note(&path, None, format!("cannot {action} it: {source}")),
             other => return Err(other),
         }
@@ -216,7 +216,7 @@ fn check(
     found.torn = inspected.torn;
     found.read_bytes = found.all_bytes;
     for (message, part) in std::mem::take(&mut needed.parts).into_values().flatten() {
-        check_part(disk.as_ref(), &home, &message, &part, found);
+        check_part(disk.as_ref(), &home, &message, &part, found)?;
     }
     let (end, position) = (inspected.next_sequence, open::position(&marker, maps, &home.outbox()));
     match marker {
@@ -225,7 +225,7 @@ fn check(
         Marker::Damaged => found.note(&seal::marker(&home.outbox()), Some(0), "the marker's checksum is wrong"),
         Marker::Clean(seal) => {
             let kept = Kept { home: &home, seal, end, leftovers: needed.leftovers };
-            check_outbox(disk.as_ref(), maps, &kept, &*expected, found);
+            check_outbox(disk.as_ref(), maps, &kept, &*expected, found)?;
         }
     }
     found.sort(before);
@@ -242,98 +242,6 @@ fn cut_short(disk: &dyn Disk, journal: &Journal, error: OpenError) -> OpenError 
             OpenError::Damaged(Damage { offset: info.length, what, ..damage })
         }
         _ => OpenError::Damaged(damage),
-    }
-}
-
-/// What messages that are not final need, met while the journal is read.
-#[derive(Debug, Default)]
-struct Needed {
-    /// Contents, by the sequence of their message.
-    contents: BTreeMap<u64, Content>,
-    parts: BTreeMap<u64, Vec<(MessageId, Part)>>,
-    /// Bytes of contents that should be gone; wrong after a clean stop.
-    leftovers: Vec<Finding>,
-}
-
-/// What stands where a content was written, and the finding that it is unless its message turns out to be final.
-#[derive(Debug)]
-enum Content {
-    /// And where.
-    Sound(u64),
-    Zeros(Box<Finding>),
-    Wrong(Box<Finding>),
-}
-
-impl Needed {
-    /// Reads the contents of a group.
-    fn group(&mut self, journal: &Journal, group: &Group, found: &mut Verification) {
-        for Placed { sequence, fact, place } in &group.facts {
-            let sequence = *sequence;
-            if let Some(Kind::Accepted(accepted)) = &fact.kind
-                && let (false, Ok(message)) = (accepted.parts.is_empty(), MessageId::from_bytes(&accepted.id))
-            {
-                let parts = accepted.parts.iter().map(|part| (message, part.clone()));
-                self.parts.insert(sequence, parts.collect());
-            }
-            if !has_content(fact) {
-                continue;
-            }
-            let offset = place.map_or(group.offset, |place| place.offset);
-            let read = place.map_or(Err(ReadError::Erased(sequence)), |place| journal.content(sequence, place));
-            let content = match read {
-                Ok(_) => {
-                    found.contents += 1;
-                    Content::Sound(offset)
-                }
-                Err(error) => {
-                    let file = journal.path_of(sequence);
-                    let finding = |what| Box::new(found.finding(&file, Some(offset), what));
-                    match error {
-                        ReadError::Erased(_) => {
-                            Content::Zeros(finding(format!("the content of {sequence} is zeros, and still needed")))
-                        }
-                        ReadError::Damaged(_) => {
-                            Content::Wrong(finding(format!("the checksum of the content of {sequence} is wrong")))
-                        }
-                        other => Content::Wrong(finding(other.to_string())),
-                    }
-                }
-            };
-            self.contents.insert(sequence, content);
-        }
-    }
-
-    /// A message is final: nothing of it is needed any more.
-    fn over(&mut self, journal: &Journal, sequence: u64, found: &mut Verification) {
-        self.parts.remove(&sequence);
-        match self.contents.remove(&sequence) {
-            Some(Content::Zeros(_)) => found.erased += 1,
-            Some(Content::Wrong(finding)) => {
-                found.leftover += 1;
-                let what = format!("bytes stand where the content of {sequence} was erased");
-                self.leftovers.push(Finding { what, ..*finding });
-            }
-            Some(Content::Sound(offset)) => {
-                found.contents = found.contents.saturating_sub(1);
-                found.leftover += 1;
-                let what = format!("the content of {sequence} is there, and its message is final");
-                self.leftovers.push(found.finding(&journal.path_of(sequence), Some(offset), what));
-            }
-            None => {}
-        }
-        self.leftovers.truncate(FINDINGS_MAX);
-    }
-
-    /// Notes the contents that are needed and not what they must be. Where the walk ended early, zeros may be an erased content whose
-    /// end was not reached.
-    fn report(&mut self, whole: bool, found: &mut Verification) {
-        for content in std::mem::take(&mut self.contents).into_values() {
-            match content {
-                Content::Wrong(finding) => found.keep(*finding),
-                Content::Zeros(finding) if whole => found.keep(*finding),
-                Content::Zeros(_) | Content::Sound(_) => {}
-            }
-        }
     }
 }
 
@@ -372,22 +280,32 @@ fn read_groups(
 }
 
 /// Checks a part that a message which is not final names.
-fn check_part(disk: &dyn Disk, home: &Home, message: &MessageId, part: &Part, found: &mut Verification) {
+fn check_part(
+    disk: &dyn Disk,
+    home: &Home,
+    message: &MessageId,
+    part: &Part,
+    found: &mut Verification,
+) -> Result<(), OpenError> {
     let path = parts::path(&home.parts(), message, part.part);
-    let length = match disk.info(&path) {
-        Ok(None) => return found.note(&path, Some(0), "the part is missing, and still needed"),
-        Ok(Some(info)) => info.length,
-        Err(error) => return found.note(&path, None, format!("cannot read it: {error}")),
+    let digest = match disk.info(&path) {
+        Ok(None) => {
+            found.note(&path, Some(0), "the part is missing, and still needed");
+            return Ok(());
+        }
+        Ok(Some(info)) if info.length != part.length => {
+            let what = format!("the part has {} bytes, and {} were accepted", info.length, part.length);
+            found.note(&path, Some(info.length.min(part.length)), what);
+            return Ok(());
+        }
+        info => info.and_then(|_| parts::digest(disk, &path, part.length)),
     };
-    if length != part.length {
-        let what = format!("the part has {length} bytes, and {} were accepted", part.length);
-        return found.note(&path, Some(length.min(part.length)), what);
-    }
-    match parts::digest(disk, &path, length) {
+    match digest {
         Ok(digest) if part.sha256 == digest.as_bytes().as_slice() => found.parts += 1,
         Ok(_) => found.note(&path, Some(0), "the part's digest is not the one that was accepted"),
-        Err(error) => found.note(&path, None, format!("cannot read it: {error}")),
+        Err(source) => found.failed(OpenError::Io { action: "read", path, source })?,
     }
+    Ok(())
 }
 
 /// An outbox that was left clean, and where the journal ends.
@@ -405,23 +323,27 @@ fn check_outbox(
     kept: &Kept<'_>,
     expected: &dyn OrderedMap,
     found: &mut Verification,
-) {
+) -> Result<(), OpenError> {
     let Kept { home, seal, end, leftovers } = kept;
     if seal.position < *end {
         // Of an older day: the next start rebuilds it.
         found.clean = false;
-        return;
+        return Ok(());
     }
     leftovers.iter().for_each(|finding| found.keep(finding.clone()));
     // Where a file is not as it was left, its rows need not be asked.
     match seal::check(disk, &home.outbox(), seal) {
         Ok(None) => {}
-        Ok(Some(damage)) => return found.damaged(&damage),
-        Err(error) => return found.note(&home.outbox(), None, format!("its files cannot be read: {error}")),
+        Ok(Some(damage)) => {
+            found.damaged(&damage);
+            return Ok(());
+        }
+        Err(source) => return found.failed(OpenError::Io { action: "read all of", path: home.outbox(), source }),
     }
     if let Err(MapError(what)) = compare(expected, maps, &home.outbox(), found) {
         found.note(&home.outbox(), None, format!("the outbox cannot be read: {what}"));
     }
+    Ok(())
 }
 
 /// Compares the outbox with what the journal says it must be, row by row.

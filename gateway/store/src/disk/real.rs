@@ -110,7 +110,12 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let mut options = OpenOptions::new();
+        let file = match options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path) {
+            // A copy that is only looked at. Linux locks it all the same.
+            Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(path)?,
+            other => other?,
+        };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Box::new(RealLock(file)))),
             Err(Errno::WOULDBLOCK) => Ok(None),

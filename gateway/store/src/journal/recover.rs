@@ -187,7 +187,9 @@ pub(crate) fn open(
         }
     };
     let walked = walk(&journal, mark, reading)?;
-    let cut = settle(&walked.last, walked.file.as_ref(), &walked.end)?;
+    let path = &walked.last.path;
+    let file = disk.open(path, Access::Write).map_err(io_failed("write to", path))?;
+    let cut = settle(&walked.last, file.as_ref(), &walked.end)?;
     let offset = walked.end.offset;
     let mark_file = disk.open(&mark_path, Access::Write).map_err(io_failed("open", &mark_path))?;
     let mark = Mark { group: walked.next_group - 1, end: offset, segment: walked.last.first };
@@ -197,7 +199,7 @@ pub(crate) fn open(
     let writer = JournalWriter {
         journal: Arc::clone(&journal),
         segment: walked.last,
-        file: walked.file,
+        file,
         mark: mark_file,
         offset,
         ready_to: offset,
@@ -261,8 +263,7 @@ fn walk(journal: &Journal, mark: Mark, reading: Reading<'_>) -> Result<Walked, O
     let (mut last, mut ends) = (None, Vec::new());
     for (i, segment) in segments.iter().enumerate().skip(from) {
         let following = segments.get(i + 1);
-        let access = if following.is_none() { Access::Write } else { Access::Read };
-        let file = journal.open_segment(segment, access).map_err(read_failed)?;
+        let file = journal.open_segment(segment, Access::Read).map_err(read_failed)?;
         let end = walk.segment(segment, file.as_ref(), following.is_none(), from > 0, &mut visitor)?;
         if let Some(following) = following.filter(|following| following.first != walk.next_sequence) {
             let (next, first) = (walk.next_sequence, following.first);

@@ -16,9 +16,10 @@ use std::{
 
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
+use tempfile::TempDir;
 
 use super::{Key, Maps, OrderedMap, Pair, RowChange};
-use crate::error::MapError;
+use crate::{error::MapError, scratch};
 
 /// Also when nothing waits to be flushed: sled collects its garbage in no other place.
 const FLUSH_EVERY_MS: u64 = 500;
@@ -36,8 +37,8 @@ struct SledMap {
     /// None: closed.
     db: RwLock<Option<sled::Db>>,
     folder: PathBuf,
-    /// It goes with this map.
-    is_copy: bool,
+    /// What a copy stands in: it goes with this map.
+    _copy: Option<TempDir>,
 }
 
 impl fmt::Debug for SledMap {
@@ -56,11 +57,11 @@ fn guarded<T>(what: &str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, M
 }
 
 impl SledMaps {
-    fn open_in(&self, folder: &Path, is_copy: bool) -> Result<Arc<dyn OrderedMap>, MapError> {
+    fn open_in(&self, folder: &Path, copy: Option<TempDir>) -> Result<Arc<dyn OrderedMap>, MapError> {
         let config =
             sled::Config::new().path(folder).cache_capacity(self.cache_bytes).flush_every_ms(Some(FLUSH_EVERY_MS));
         let db = guarded("open", || config.open())?;
-        Ok(Arc::new(SledMap { db: RwLock::new(Some(db)), folder: folder.to_owned(), is_copy }))
+        Ok(Arc::new(SledMap { db: RwLock::new(Some(db)), folder: folder.to_owned(), _copy: copy }))
     }
 }
 
@@ -118,30 +119,18 @@ impl SledMap {
     }
 }
 
-impl Drop for SledMap {
-    fn drop(&mut self) {
-        if self.is_copy
-            && let Err(error) = remove_all(&self.folder)
-        {
-            tracing::warn!(%error, folder = %self.folder.display(), "a copy of the outbox stays");
-        }
-    }
-}
-
 impl Maps for SledMaps {
     fn open(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, MapError> {
-        self.open_in(folder, false)
+        self.open_in(folder, None)
     }
 
     /// sled writes when it only opens, so a copy is opened.
     fn open_copy(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, MapError> {
-        let copy = folder.with_extension("copy");
-        let copied = remove_all(&copy).and_then(|()| copy_all(folder, &copy));
-        let opened = copied.map_err(|e| MapError(format!("copy: {e}"))).and_then(|()| self.open_in(&copy, true));
-        if opened.is_err() {
-            remove_all(&copy).map_err(|e| MapError(format!("remove the copy: {e}")))?;
-        }
-        opened
+        let failed = |e: io::Error| MapError(format!("copy: {e}"));
+        let temporary = scratch::folder().map_err(failed)?;
+        let copy = temporary.path().join("outbox");
+        copy_all(folder, &copy).map_err(failed)?;
+        self.open_in(&copy, Some(temporary))
     }
 
     fn wipe(&self, folder: &Path) -> Result<(), MapError> {
