@@ -271,7 +271,7 @@ impl Core {
 
     async fn keep(&self, name: String, value: Bytes) -> Result<(), Refused> {
         let fact = Recorded { name, value: Some(value), by: self.name.to_string(), reason: String::new() };
-        self.store.commit_one(Change::Record { fact: Box::new(fact) }).await.map(drop).map_err(rejected)
+        self.store.commit_one(Change::Record { fact: Box::new(fact), begins: false }).await.map(drop).map_err(rejected)
     }
 
     /// The participants that are known, without their keys.

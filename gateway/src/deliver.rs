@@ -209,17 +209,14 @@ impl Desk {
             permit.send(Ok(frame));
             fail::fail_point!("deliver.sent");
         }
-        for sequence in retry::record(&self.hub, self.member.as_str(), later).await {
-            // A full disk takes no word of it. Offered again at once it would be put off again at once: it has its wait as if it were sent.
-            self.outstanding.insert(sequence, Sent { attempt: 0, notice: true, deadline: self.deadline() });
-        }
+        retry::record(&self.hub, self.member.as_str(), later).await;
     }
 
     /// What goes out, and what is put off because it would say nothing yet.
     fn frame(&mut self, leased: Vec<Leased>) -> (ReceiveFrame, Vec<Failure>) {
         let mut framer = Framer::new();
         let mut frame = ReceiveFrame::default();
-        let deadline = self.deadline();
+        let deadline = Instant::now() + Duration::from_secs(self.hub.config.delivery.lease_s);
         let (mut bytes, mut left, mut later) = (0_usize, Vec::new(), Vec::new());
         for one in leased {
             let (sequence, attempt) = (one.sequence, one.attempt);
@@ -281,11 +278,6 @@ impl Desk {
         })
     }
 
-    /// Until when what is sent now is to be settled.
-    fn deadline(&self) -> Instant {
-        Instant::now() + Duration::from_secs(self.hub.config.delivery.lease_s)
-    }
-
     fn next_deadline(&self) -> Instant {
         let far = Instant::now() + Duration::from_secs(3_600);
         self.outstanding.values().map(|sent| sent.deadline).min().unwrap_or(far).min(far)
@@ -319,9 +311,7 @@ impl Desk {
             detail: reason.meaning().to_owned(),
             again,
         });
-        let unrecorded = retry::record(&self.hub, self.member.as_str(), failures.collect()).await;
-        // Nobody has it any more, so it may be leased again all the same.
-        self.hub.store.release(self.member.as_str(), &unrecorded);
+        retry::record(&self.hub, self.member.as_str(), failures.collect()).await;
     }
 
     /// The stream's last word, if anybody still reads it.

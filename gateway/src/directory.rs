@@ -95,7 +95,7 @@ impl DirectoryService {
         }
         let mut changes = self.surplus(record.iss.as_str(), &name)?;
         let fact = Recorded { name, value: Some(value.into()), ..Recorded::default() };
-        changes.push(Change::Record { fact: Box::new(fact) });
+        changes.push(Change::Record { fact: Box::new(fact), begins: false });
         for done in self.hub.store.commit(changes).await {
             done.map_err(|rejected| self.hub.rejected(rejected))?;
         }
@@ -112,8 +112,10 @@ impl DirectoryService {
             rows.map_err(|error| self.hub.read_failed(&error))?.into_iter().map(|row| row.name).collect();
         names.retain(|other| other != name);
         let over = (names.len() + 1).saturating_sub(limits::KEY_RECORDS_MAX);
-        let gone = names.into_iter().take(over).take(limits::EXPIRIES_PER_PASS_MAX);
-        Ok(gone.map(|name| Change::Record { fact: Box::new(Recorded { name, ..Recorded::default() }) }).collect())
+        let gone = names.into_iter().take(over).take(limits::CHANGES_AT_ONCE_MAX);
+        Ok(gone
+            .map(|name| Change::Record { fact: Box::new(Recorded { name, ..Recorded::default() }), begins: false })
+            .collect())
     }
 }
 

@@ -54,13 +54,13 @@ pub async fn run(hub: Arc<Hub>) {
             () = tokio::time::sleep(limits::EXPIRY_INTERVAL) => {}
         }
         look_at_clock(&hub).await;
-        while pass(&hub).await == limits::EXPIRIES_PER_PASS_MAX {}
+        while pass(&hub).await == limits::CHANGES_AT_ONCE_MAX {}
     }
 }
 
 /// One pass; says how many it found due, or as many as it may when it left some.
 pub async fn pass(hub: &Hub) -> usize {
-    let due = match hub.store.due(hub.clock.now_ms(), limits::EXPIRIES_PER_PASS_MAX) {
+    let due = match hub.store.due(hub.clock.now_ms(), limits::CHANGES_AT_ONCE_MAX) {
         Ok(due) => due,
         Err(error) => {
             tracing::error!(%error, "the store could not say what is due");
@@ -87,7 +87,7 @@ pub async fn pass(hub: &Hub) -> usize {
         let change = unless_unreadable(hub, &name, case(hub, row))?;
         Some((name, change))
     });
-    let (ending, changes): (Vec<_>, Vec<_>) = messages.chain(cases).take(limits::EXPIRIES_PER_PASS_MAX).unzip();
+    let (ending, changes): (Vec<_>, Vec<_>) = messages.chain(cases).take(limits::CHANGES_AT_ONCE_MAX).unzip();
     let found = changes.len();
     if found == 0 {
         return 0;
@@ -114,7 +114,7 @@ pub async fn pass(hub: &Hub) -> usize {
     }
     match ended {
         0 => 0,
-        _ if left => limits::EXPIRIES_PER_PASS_MAX,
+        _ if left => limits::CHANGES_AT_ONCE_MAX,
         _ => found,
     }
 }

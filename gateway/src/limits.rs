@@ -81,8 +81,9 @@ pub const RETRYING_SCAN_MAX: usize = 1_000;
 pub const OPERATOR_REASON_CHARS_MAX: usize = 500;
 /// Characters kept of a peer's own words in the history of attempts.
 pub const DETAIL_CHARS_MAX: usize = 300;
-/// Messages and cases ended by one pass of the clock: what one group of the journal holds; the next pass takes the rest.
-pub const EXPIRIES_PER_PASS_MAX: usize = 256;
+/// Messages and cases ended by one pass of the clock, or attempts recorded together: what one group of the journal holds; the next one takes
+/// the rest.
+pub const CHANGES_AT_ONCE_MAX: usize = 256;
 /// An id is remembered so much longer than its message lives: later repeats are refused as expired.
 pub const REMEMBER_AFTER_EXPIRY_MS: i64 = statement::REMEMBERED_MS;
 

@@ -174,7 +174,7 @@ impl Parts {
             let state = self.lock();
             state.bound.iter().filter(|entry| is_gone(*entry)).map(|(key, _)| *key).collect()
         };
-        for chunk in gone.chunks(limits::EXPIRIES_PER_PASS_MAX) {
+        for chunk in gone.chunks(limits::CHANGES_AT_ONCE_MAX) {
             let changes = chunk.iter().map(|key| record(*key, None)).collect();
             let done = hub.store.commit(changes).await;
             let mut state = self.lock();
@@ -303,8 +303,8 @@ fn unreadable(error: &PartError) -> Refused {
 
 fn record(key: PartKey, value: Option<Vec<u8>>) -> Change {
     let name = format!("{RECORD_PREFIX}{}/{}", key.0, key.1);
-    let fact = Recorded { name, value: value.map(Into::into), ..Recorded::default() };
-    Change::Record { fact: Box::new(fact) }
+    let (begins, value) = (value.is_some(), value.map(Into::into));
+    Change::Record { fact: Box::new(Recorded { name, value, ..Recorded::default() }), begins }
 }
 
 fn key_of(name: &str) -> Option<PartKey> {

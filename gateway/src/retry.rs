@@ -161,30 +161,26 @@ fn give_up(hub: &Hub, failure: &Failure, attempts: u32) -> Option<Change> {
     Some(Change::Settle { fact: Box::new(settled), sign: vec![(Slot::Evidence, evidence)], mover: None })
 }
 
-/// Records failed attempts and counts them. Says which could not be recorded: those are leased still.
-pub async fn record(hub: &Hub, queue: &str, failures: Vec<Failure>) -> Vec<u64> {
-    let mut unrecorded = Vec::new();
-    if failures.is_empty() {
-        return unrecorded;
-    }
-    let reasons: Vec<_> = failures.iter().map(|failure| (failure.sequence, failure.reason.clone())).collect();
-    let changes = failures.into_iter().map(|failure| change(hub, queue, failure)).collect();
-    for ((sequence, reason), done) in reasons.into_iter().zip(hub.store.commit(changes).await) {
-        match done {
-            Ok(done) => count(hub, queue, sequence, &reason, &done),
-            Err(rejected) => {
-                tracing::warn!(recipient = queue, sequence, %rejected, "a failed attempt was not recorded");
-                unrecorded.push(sequence);
+/// Records failed attempts and counts them. What could not be recorded may be leased again all the same: nobody has it any more.
+pub async fn record(hub: &Hub, queue: &str, failures: Vec<Failure>) {
+    for some in failures.chunks(limits::CHANGES_AT_ONCE_MAX) {
+        let changes = some.iter().cloned().map(|failure| change(hub, queue, failure)).collect();
+        for (Failure { sequence, reason, .. }, done) in some.iter().zip(hub.store.commit(changes).await) {
+            match done {
+                Ok(done) => count(hub, queue, *sequence, reason, &done),
+                Err(rejected) => {
+                    tracing::warn!(recipient = queue, sequence, %rejected, "a failed attempt was not recorded");
+                    hub.store.release(queue, &[*sequence]);
+                }
             }
         }
     }
-    unrecorded
 }
 
 /// Counts and logs what a failed attempt became.
 pub fn count(hub: &Hub, queue: &str, sequence: u64, reason: &str, done: &Done) {
     match done {
-        Done::AttemptFailed { attempt, .. } => {
+        Done::AttemptFailed { attempt, .. } | Done::PutOff { attempt, .. } => {
             hub.metrics.retry(reason);
             tracing::info!(recipient = queue, sequence, attempt, reason, "an attempt failed; it will be offered again");
         }

@@ -281,8 +281,12 @@ async fn a_store_with_a_file_that_may_not_be_read_is_not_said_to_be_damaged() ->
     let (program, data) = (folder.path().join("tramite"), folder.path().join("data"));
     fs::copy(tokio::task::spawn_blocking(binary::path).await??, &program)?;
     fs::rename(network.gateway.folder.join("data"), &data)?;
-    for file in ["journal/0000000000000001.seg", "outbox/db", "store.toml"] {
+    for file in ["journal/0000000000000001.seg", "outbox/db", "store.toml", "outbox/db"] {
         give(&data, NOBODY)?;
+        if file == "store.toml" {
+            // From here on it is as one that was killed, of which the outbox says how far the journal went.
+            fs::remove_file(data.join("outbox/clean"))?;
+        }
         chown(data.join(file), Some(0), None)?;
         fs::set_permissions(data.join(file), fs::Permissions::from_mode(0o600))?;
         let mut asked = Command::new(&program);
@@ -302,6 +306,8 @@ async fn a_copy_that_can_only_be_read_is_verified_and_not_changed() -> Result<()
     let data = disk.path().join("data");
     let copied = Command::new("cp").arg("-a").arg(network.gateway.folder.join("data")).arg(&data).status().await?;
     ensure!(copied.success(), "cp: {copied}");
+    // As the backup that is advised has none.
+    fs::remove_file(data.join("LOCK"))?;
     disk.only_read()?;
     let found = ask("verify", &data, 0).await?;
     ensure!(found["sound"] == true && found["clean"] == true, "{found}");

@@ -195,7 +195,7 @@ fn unless_damaged<T>(read: Result<T, ReadError>) -> Result<Option<T>, Refused> {
 async fn record(store: &Store, answered: u64) -> Result<(), Refused> {
     let value = Some(Bytes::copy_from_slice(&answered.to_be_bytes()));
     let fact = Recorded { name: MARK.to_owned(), value, ..Recorded::default() };
-    store.commit_one(Change::Record { fact: Box::new(fact) }).await.map(drop).map_err(rejected)
+    store.commit_one(Change::Record { fact: Box::new(fact), begins: false }).await.map(drop).map_err(rejected)
 }
 
 fn marked(store: &Store) -> Result<u64, Refused> {

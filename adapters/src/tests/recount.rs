@@ -319,7 +319,7 @@ async fn a_deadline_is_heard_of_by_both_when_the_id_of_what_opened_the_case_is_l
         while core.store.message(id.as_bytes()).expect("readable").is_some() {
             // With each fact some are forgotten.
             let fact = Recorded { name: "filler".to_owned(), ..Recorded::default() };
-            core.store.commit_one(Change::Record { fact: Box::new(fact) }).await.expect("written");
+            core.store.commit_one(Change::Record { fact: Box::new(fact), begins: false }).await.expect("written");
         }
     }
     for (to, institution) in [("caritas", &mut caritas), ("inps", &mut inps)] {

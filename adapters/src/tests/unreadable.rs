@@ -235,7 +235,7 @@ async fn a_receipt_that_is_damaged_keeps_no_adapter_from_starting() {
     for n in 0..SEGMENT_RECORDS {
         let fact =
             Recorded { name: format!("filler/{n}"), value: Some(vec![n; 100_000].into()), ..Recorded::default() };
-        inps.core().store.commit_one(Change::Record { fact: Box::new(fact) }).await.expect("written");
+        inps.core().store.commit_one(Change::Record { fact: Box::new(fact), begins: false }).await.expect("written");
     }
     inps.stop().await;
     damage(&media.disk, &given.json);

@@ -94,7 +94,7 @@ fn record(operator: &Operator, name: &str, reason: &str, held: bool) -> Change {
         by: operator.name().to_owned(),
         reason: reason.to_owned(),
     };
-    Change::Record { fact: Box::new(fact) }
+    Change::Record { fact: Box::new(fact), begins: false }
 }
 
 fn dead_letter(hub: &Hub, message_id: &str) -> Result<MessageRow, Refused> {

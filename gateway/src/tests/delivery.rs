@@ -38,6 +38,23 @@ async fn what_was_on_its_way_when_the_connection_broke_comes_again() {
 }
 
 #[tokio::test]
+async fn however_many_were_on_their_way_when_the_connection_broke_each_has_its_attempt() {
+    // More than one commit of the store takes.
+    const MESSAGES: u32 = 520;
+    let world = World::new().await;
+    let (caritas, inps) = two(&world).await;
+    for _ in 0..MESSAGES {
+        caritas.refer(&inps).await;
+    }
+    for attempt in 1..=2 {
+        let mut recipient = inps.receive(MESSAGES).await;
+        for _ in 0..MESSAGES {
+            assert_eq!(recipient.delivery().await.attempt, attempt);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_newer_stream_takes_over_and_the_older_one_is_told() {
     let world = World::new().await;
     let (caritas, inps) = two(&world).await;

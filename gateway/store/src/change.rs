@@ -78,7 +78,8 @@ pub enum Change {
         /// Who moves the case; `None`: the move is recorded and not judged.
         mover: Option<Mover>,
     },
-    /// Handing over did not succeed; it is offered again at `due_ms`. Ends the lease.
+    /// Handing over did not succeed; it is offered again at `due_ms`. Ends the lease. On a full disk nothing is written: it is put off in
+    /// memory.
     FailAttempt {
         /// What was leased.
         sequence: u64,
@@ -91,7 +92,8 @@ pub enum Change {
         /// Unix milliseconds.
         due_ms: i64,
     },
-    /// It is final, dead-lettered, or a receipt came after the end. Ends the lease.
+    /// It is final, dead-lettered, or a receipt came after the end. Ends the lease. On a full disk what would be a dead letter is put off in
+    /// memory.
     Settle {
         /// What happened; `queue` is filled by the store when empty.
         fact: Box<Settled>,
@@ -120,6 +122,8 @@ pub enum Change {
     Record {
         /// The record; without a value it is deleted.
         fact: Box<Recorded>,
+        /// It is of something new, which a full disk does not take.
+        begins: bool,
     },
     /// The retention of some facts is over. Only the store itself finds out which.
     Retire(Retirement),
@@ -183,6 +187,13 @@ pub enum Done {
         /// Of the `AttemptFailed` fact.
         sequence: u64,
         /// Which attempt it was, from 1.
+        attempt: u32,
+    },
+    /// The disk is full, so nothing was written: it is put off in memory, which a restart forgets.
+    PutOff {
+        /// What the change named.
+        sequence: u64,
+        /// Which attempt it was, from 1; the next one has the same number.
         attempt: u32,
     },
     /// A redrive, an expired case or a record is written.

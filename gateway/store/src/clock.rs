@@ -169,7 +169,7 @@ impl Store {
     }
 
     async fn record_clock(&self, facts: Vec<Recorded>) -> Result<(), Rejected> {
-        let changes = facts.into_iter().map(|fact| Change::Record { fact: Box::new(fact) }).collect();
+        let changes = facts.into_iter().map(|fact| Change::Record { fact: Box::new(fact), begins: false }).collect();
         self.commit(changes).await.into_iter().try_for_each(|done| done.map(drop))
     }
 }

@@ -26,6 +26,9 @@ mod case;
 mod retire;
 mod shape;
 
+/// What was put off without a fact is not tried again sooner, as its waits do not grow.
+const FULL_WAIT_MS: i64 = 30_000;
+
 /// A fact of the group being formed.
 #[derive(Debug)]
 pub(crate) struct NewFact {
@@ -45,6 +48,8 @@ pub(crate) enum Verdict {
     /// As a repeat of an older fact.
     Repeats(u64),
     Already(u64),
+    /// Put off in memory, with that attempt.
+    PutOff(u64, u32),
     No(Rejected),
 }
 
@@ -120,7 +125,7 @@ impl<'a> Group<'a> {
             Change::Settle { fact, sign, mover } => self.settle(*fact, sign, mover.as_ref()),
             Change::Redrive { sequence, by, reason } => self.redrive(Redriven { sequence, by, reason }),
             Change::ExpireCase { fact, sign } => self.expire_case(*fact, sign),
-            Change::Record { fact } => self.record(*fact),
+            Change::Record { fact, begins } => self.record(*fact, begins),
             Change::Retire(retirement) => self.retire(retirement),
         };
         match judged {
@@ -210,6 +215,17 @@ impl<'a> Group<'a> {
         Ok(time_ms > 0 && time_ms <= self.now_ms && clock::is_believed(&self.draft, self.now_ms)?)
     }
 
+    /// Puts off without a fact: on a full disk there is no room for what could be told any number of times. A restart forgets it.
+    fn put_off(&self, queue: &str, sequence: u64, attempt: u32, due_ms: i64) -> Stop {
+        let lane = self.lanes.lane(queue);
+        if due_ms <= self.now_ms {
+            lane.release(&[sequence]);
+        } else {
+            lane.hold_back(sequence, due_ms.max(self.now_ms.saturating_add(FULL_WAIT_MS)));
+        }
+        Stop::Verdict(Verdict::PutOff(sequence, attempt))
+    }
+
     /// What is no end may not use the room that is kept for ends.
     fn has_room(&self) -> Result<(), Stop> {
         if self.tight { Err(Rejected::Full.into()) } else { Ok(()) }
@@ -245,11 +261,13 @@ impl<'a> Group<'a> {
         }
         let waiting = self.item(&fact.queue, sequence)?.filter(|item| !item.dead);
         let attempts = waiting.map(|item| item.attempts).ok_or(Stop::Verdict(Verdict::Already(sequence)))?;
-        self.has_room()?;
         let attempt = attempts.saturating_add(1);
         fact.attempt = attempt;
         // What waits longer was put off by another clock, and is offered at once (`store::lease`).
         fact.due_ms = fact.due_ms.min(self.now_ms.saturating_add(PUT_OFF_MAX_MS));
+        if self.tight {
+            return Err(self.put_off(&fact.queue, sequence, attempt, fact.due_ms));
+        }
         self.take(Kind::AttemptFailed(fact), Bytes::new(), Vec::new(), Answer::AttemptFailed(attempt))
     }
 
@@ -282,8 +300,13 @@ impl<'a> Group<'a> {
             }
             (_, Some(_)) => {}
         }
-        if matches!(fact.outcome(), Outcome::DeadLettered | Outcome::ReceiptAfterEnd) {
-            self.has_room()?;
+        match (fact.outcome(), &item) {
+            (Outcome::DeadLettered, Some(item)) if self.tight => {
+                let attempt = item.attempts.saturating_add(1);
+                return Err(self.put_off(&fact.queue, sequence, attempt, self.now_ms.saturating_add(FULL_WAIT_MS)));
+            }
+            (Outcome::ReceiptAfterEnd, _) => self.has_room()?,
+            _ => {}
         }
         if let Some(item) = &item {
             case::unchanged(&self.draft, &item.case_id, mover)?;
@@ -339,8 +362,11 @@ impl<'a> Group<'a> {
         self.take(Kind::CaseExpired(fact), Bytes::new(), sign, Answer::Recorded)
     }
 
-    fn record(&mut self, fact: Recorded) -> Result<Verdict, Stop> {
+    fn record(&mut self, fact: Recorded, begins: bool) -> Result<Verdict, Stop> {
         shape::recorded(&fact)?;
+        if begins {
+            self.has_room()?;
+        }
         self.take(Kind::Recorded(fact), Bytes::new(), Vec::new(), Answer::Recorded)
     }
 }

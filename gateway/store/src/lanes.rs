@@ -1,6 +1,6 @@
 //! Leases and wake-ups of each queue, in memory.
 //!
-//! Knows: what is handed out since when, what was set aside as damaged, from where to look for more. Never knows: rows; it is told
+//! Knows: what is handed out since when, what was set aside as damaged or is held back, from where to look for more. Never knows: rows; it is told
 //! what became ready and what is gone. Invariants: nothing is leased twice at once; everything before `fresh_from` that never
 //! failed is leased or gone, so that looking for work never walks over what is handed out.
 
@@ -32,6 +32,8 @@ struct State {
     /// Sequence, and since when.
     leased: HashMap<u64, i64>,
     aside: HashSet<u64>,
+    /// Put off without a fact, and until when.
+    held_back: HashMap<u64, i64>,
     fresh_from: u64,
     /// The highest sequence that became ready.
     ready_max: u64,
@@ -41,6 +43,12 @@ struct State {
     put_off: u64,
     /// At which of these a look found that nothing was put off any more.
     none_put_off_at: u64,
+}
+
+impl State {
+    fn has(&self, sequence: u64) -> bool {
+        self.leased.contains_key(&sequence) || self.aside.contains(&sequence) || self.held_back.contains_key(&sequence)
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -72,6 +80,7 @@ impl Lanes {
             let mut state = locked(&lane.state);
             state.leased.remove(sequence);
             state.aside.remove(sequence);
+            state.held_back.remove(sequence);
         }
         let mut woken: Vec<(&str, Arc<Lane>)> = Vec::new();
         for (queue, due_ms, sequence) in &effects.ready {
@@ -174,10 +183,9 @@ impl Lane {
         locked(&self.state).leased.contains_key(&sequence)
     }
 
-    /// Whether it may not be handed out: it is already, or was set aside.
+    /// Whether it may not be handed out: it is already, was set aside, or is held back.
     pub(crate) fn is_taken(&self, sequence: u64) -> bool {
-        let state = locked(&self.state);
-        state.leased.contains_key(&sequence) || state.aside.contains(&sequence)
+        locked(&self.state).has(sequence)
     }
 
     pub(crate) fn is_set_aside(&self, sequence: u64) -> bool {
@@ -207,10 +215,10 @@ impl Lane {
         state.ready_max = state.ready_max.max(sequence);
     }
 
-    /// Leases; false: somebody has it, or it was set aside.
+    /// Leases; false: somebody has it, it was set aside, or is held back.
     pub(crate) fn lease(&self, sequence: u64, now_ms: i64) -> bool {
         let mut state = locked(&self.state);
-        if state.aside.contains(&sequence) || state.leased.contains_key(&sequence) {
+        if state.has(sequence) {
             return false;
         }
         state.leased.insert(sequence, now_ms);
@@ -221,6 +229,25 @@ impl Lane {
         let mut state = locked(&self.state);
         state.leased.remove(&sequence);
         state.aside.insert(sequence);
+    }
+
+    /// Ends a lease, and hands it out no more until then. In memory only.
+    pub(crate) fn hold_back(&self, sequence: u64, until_ms: i64) {
+        let mut state = locked(&self.state);
+        state.leased.remove(&sequence);
+        state.held_back.insert(sequence, until_ms);
+    }
+
+    /// Lets go what was held back until a time that has come.
+    pub(crate) fn let_go(&self, is_due: impl Fn(i64) -> bool) {
+        let mut state = locked(&self.state);
+        let due: Vec<u64> =
+            state.held_back.iter().filter(|(_, until_ms)| is_due(**until_ms)).map(|(sequence, _)| *sequence).collect();
+        for sequence in due {
+            state.held_back.remove(&sequence);
+            state.fresh_from = state.fresh_from.min(sequence);
+            state.lowered += 1;
+        }
     }
 
     /// Ends leases.

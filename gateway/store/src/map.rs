@@ -19,7 +19,7 @@ pub use self::{
     runs::{RunMaps, Shape},
     sled::SledMaps,
 };
-use crate::error::MapError;
+use crate::error::{MapError, OpenError};
 
 /// A key: those of up to so many bytes, which are nearly all, stand in place.
 pub type Key = SmallVec<[u8; 48]>;
@@ -60,8 +60,8 @@ pub trait Maps: Send + Sync + Debug {
     /// Opens the map in `folder`, or makes an empty one.
     fn open(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, MapError>;
     /// Opens the map in `folder` to read it and leave it as it is.
-    fn open_copy(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, MapError> {
-        self.open(folder)
+    fn open_copy(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, OpenError> {
+        Ok(self.open(folder)?)
     }
     /// Removes the map in `folder`, if there is one. It may still be open somewhere, as after a panic.
     fn wipe(&self, folder: &Path) -> Result<(), MapError>;

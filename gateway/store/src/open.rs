@@ -178,14 +178,20 @@ pub(crate) fn went_on(end: u64, position: u64) -> String {
 }
 
 /// The position of an outbox, as far as it can be told: the first sequence that it has not.
-pub(crate) fn position(marker: &Marker, maps: &dyn Maps, outbox: &Path) -> u64 {
+///
+/// # Errors
+/// It may not be read, or there is no room for the copy that is looked at.
+pub(crate) fn position(marker: &Marker, maps: &dyn Maps, outbox: &Path) -> Result<u64, OpenError> {
     if let Marker::Clean(seal) = marker {
-        return seal.position;
+        return Ok(seal.position);
     }
-    let told =
-        maps.open_copy(outbox).and_then(|base| if base.is_whole()? { base.get(rows::POSITION) } else { Ok(None) });
+    let told = match maps.open_copy(outbox) {
+        Ok(base) => base.is_whole().and_then(|whole| if whole { base.get(rows::POSITION) } else { Ok(None) }),
+        Err(OpenError::Outbox(error)) => Err(error),
+        Err(error) => return Err(error),
+    };
     // What does not add up says nothing.
-    told.ok().flatten().map_or(1, |position| rows::number_at_end(&position))
+    Ok(told.ok().flatten().map_or(1, |position| rows::number_at_end(&position)))
 }
 
 /// Reads a journal on to its end. Returns the tail that was cut from it.

@@ -7,7 +7,6 @@ use tempfile::TempDir;
 
 use crate::{
     error::OpenError,
-    journal::io_failed,
     map::{Maps, OrderedMap},
 };
 
@@ -19,15 +18,21 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn new(maps: &dyn Maps) -> Result<Self, OpenError> {
-        let folder = folder().map_err(io_failed("make a temporary folder (TMPDIR) in", &env::temp_dir()))?;
+        let folder = folder()?;
         let map = maps.open(folder.path())?;
         Ok(Self { map, _folder: folder })
     }
 }
 
 /// A folder for temporary files, for nobody else's eyes.
-pub(crate) fn folder() -> io::Result<TempDir> {
-    tempfile::Builder::new().prefix("tramite-rows-").permissions(Permissions::from_mode(0o700)).tempdir()
+pub(crate) fn folder() -> Result<TempDir, OpenError> {
+    let mut folder = tempfile::Builder::new();
+    folder.prefix("tramite-rows-").permissions(Permissions::from_mode(0o700)).tempdir().map_err(failed)
+}
+
+/// Nothing can be written there.
+pub(crate) fn failed(source: io::Error) -> OpenError {
+    OpenError::Io { action: "write temporary files (TMPDIR) in", path: env::temp_dir(), source }
 }
 
 impl Deref for Scratch {

@@ -94,7 +94,7 @@ fn weight(change: &Change) -> usize {
             content.len() + fact.encoded_len() + signed(sign)
         }
         Change::Settle { sign, .. } | Change::ExpireCase { sign, .. } => 1024 + signed(sign),
-        Change::Record { fact } => 256 + fact.value.as_ref().map_or(0, Bytes::len),
+        Change::Record { fact, .. } => 256 + fact.value.as_ref().map_or(0, Bytes::len),
         Change::FailAttempt { .. } | Change::Redrive { .. } => 256,
         Change::Retire(retirement) => 4096 + 64 * (retirement.cases.len() + retirement.messages.len()),
     }

@@ -214,6 +214,7 @@ pub(crate) fn sequence(done: &Done) -> u64 {
         | Done::Settled { sequence, .. }
         | Done::Already { sequence }
         | Done::AttemptFailed { sequence, .. }
+        | Done::PutOff { sequence, .. }
         | Done::Recorded { sequence, .. } => *sequence,
     }
 }

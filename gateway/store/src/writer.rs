@@ -446,6 +446,7 @@ fn refuse_calls(calls: Vec<Call>, rejected: &Rejected) {
         let answers = call.verdicts.into_iter().map(|verdict| match verdict {
             Verdict::No(own) => Err(own),
             Verdict::Already(sequence) => Ok(Done::Already { sequence }),
+            Verdict::PutOff(sequence, attempt) => Ok(Done::PutOff { sequence, attempt }),
             Verdict::New(..) | Verdict::RepeatsNew(_) | Verdict::Repeats(_) => Err(rejected.clone()),
         });
         drop(call.reply.send(answers.collect()));
@@ -461,6 +462,7 @@ fn answer(shared: &Shared, first: u64, written: &[Arc<Fact>], verdict: Verdict) 
     match verdict {
         Verdict::No(rejected) => Err(rejected),
         Verdict::Already(sequence) => Ok(Done::Already { sequence }),
+        Verdict::PutOff(sequence, attempt) => Ok(Done::PutOff { sequence, attempt }),
         Verdict::RepeatsNew(index) => new(index).map(|(sequence, fact)| Done::Repeated { sequence, fact }),
         Verdict::Repeats(sequence) => match shared.fact(sequence) {
             Ok(fact) if matches!(fact.kind, Some(Kind::Accepted(_))) => Ok(Done::Repeated { sequence, fact }),

@@ -321,7 +321,7 @@ fn a_look_for_what_is_over_holds_little_of_what_stays() {
         for _ in 0..2 * (RETENTION_DAYS + 2) {
             clock.advance(12 * HOUR_MS);
             let seen = Recorded { name: "clock/seen".into(), value: Some(Bytes::new()), ..Recorded::default() };
-            served(&mut writer, &store, vec![Change::Record { fact: Box::new(seen) }]).await;
+            served(&mut writer, &store, vec![Change::Record { fact: Box::new(seen), begins: false }]).await;
             writer.apply();
             let before = peak().and_then(|_| peak());
             writer.compact();
@@ -375,7 +375,7 @@ fn months_of_churn_leave_what_waits_and_what_is_retained_and_memory_is_flat() {
         while retained(&store).unwrap() > most && Instant::now() < until {
             clock.advance(1_000);
             let seen = Recorded { name: "clock/seen".into(), value: Some(Bytes::new()), ..Recorded::default() };
-            runtime.block_on(store.commit_one(Change::Record { fact: Box::new(seen) })).unwrap();
+            runtime.block_on(store.commit_one(Change::Record { fact: Box::new(seen), begins: false })).unwrap();
         }
         let left = retained(&store).unwrap();
         assert!((young.min(messages)..=most).contains(&left), "{left} are retained, of {young} that must be");

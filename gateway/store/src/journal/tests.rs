@@ -62,7 +62,7 @@ fn a_group_is_written_byte_for_byte_as_the_format_says() {
         sign: Vec::new(),
         mover: None,
     };
-    let answers = running.commit(vec![accept, Change::Record { fact: Box::new(recorded()) }]);
+    let answers = running.commit(vec![accept, Change::Record { fact: Box::new(recorded()), begins: false }]);
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     let written = lab.disk.bytes(&lab.segment()).unwrap();
     let (segment, group) = (vector("segment"), vector("group"));

@@ -36,7 +36,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{Key, Maps, OrderedMap, Pair, RowChange};
-use crate::error::MapError;
+use crate::error::{MapError, OpenError};
 
 mod bloom;
 mod cursor;
@@ -163,7 +163,7 @@ impl Maps for RunMaps {
     }
 
     /// The files never change, so the root alone is copied.
-    fn open_copy(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, MapError> {
+    fn open_copy(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, OpenError> {
         Ok(Arc::new(self.over(self.root.open_copy(folder)?, folder)?))
     }
 

@@ -19,7 +19,11 @@ use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 use super::{Key, Maps, OrderedMap, Pair, RowChange};
-use crate::{error::MapError, scratch};
+use crate::{
+    error::{MapError, OpenError},
+    journal::io_failed,
+    scratch,
+};
 
 /// Also when nothing waits to be flushed: sled collects its garbage in no other place.
 const FLUSH_EVERY_MS: u64 = 500;
@@ -125,12 +129,16 @@ impl Maps for SledMaps {
     }
 
     /// sled writes when it only opens, so a copy is opened.
-    fn open_copy(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, MapError> {
-        let failed = |e: io::Error| MapError(format!("copy: {e}"));
-        let temporary = scratch::folder().map_err(failed)?;
+    fn open_copy(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, OpenError> {
+        let temporary = scratch::folder()?;
         let copy = temporary.path().join("outbox");
-        copy_all(folder, &copy).map_err(failed)?;
-        self.open_in(&copy, Some(temporary))
+        copy_all(folder, &copy).map_err(|e| match e.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => scratch::failed(e),
+            io::ErrorKind::PermissionDenied => io_failed("read", folder)(e),
+            // What cannot be read of it says as little as what does not add up.
+            _ => MapError(format!("copy: {e}")).into(),
+        })?;
+        Ok(self.open_in(&copy, Some(temporary))?)
     }
 
     fn wipe(&self, folder: &Path) -> Result<(), MapError> {

@@ -53,6 +53,7 @@ impl Store {
         }
         let (now_ms, limit) = (self.shared.clock.now_ms(), limit.min(LEASE_MAX));
         let lane = self.shared.lanes.lane(queue);
+        lane.let_go(|until_ms| is_due(until_ms, now_ms));
         let mut taking = Taking { queue, lane, now_ms, bytes_left: bytes_max, leased: Vec::new(), full: false };
         self.take_retries(&mut taking, limit.div_ceil(2))?;
         self.take_fresh(&mut taking, limit)?;
@@ -206,6 +207,7 @@ impl Store {
     /// How long to wait before looking again; none: something may be leased now.
     fn next_look(&self, queue: &str, lane: &Lane) -> Result<Option<Duration>, ReadError> {
         let now_ms = self.shared.clock.now_ms();
+        lane.let_go(|until_ms| is_due(until_ms, now_ms));
         let start = lane.start();
         let found = Cell::new(false);
         let mut look = |sequence: u64| {
@@ -243,8 +245,11 @@ impl Store {
 /// `ready` is asked although only what is ready has a `w` row: between the look at those rows and at the item it may have become a
 /// dead letter.
 fn is_eligible(item: &ItemRow, now_ms: i64) -> bool {
-    let due = item.due_ms <= now_ms || item.due_ms > far_ms(now_ms);
-    item.ready && due && (item.expires_ms == 0 || item.expires_ms > now_ms)
+    item.ready && is_due(item.due_ms, now_ms) && (item.expires_ms == 0 || item.expires_ms > now_ms)
+}
+
+fn is_due(due_ms: i64, now_ms: i64) -> bool {
+    due_ms <= now_ms || due_ms > far_ms(now_ms)
 }
 
 /// What is due after this was put off by a clock that stood elsewhere: it is due now, not when this one comes there.

@@ -28,6 +28,8 @@ const LIST_MAX: usize = 10_000;
 const RECORDS_MAX: usize = 100_000;
 /// Rows looked at in one go.
 const LOOK_AT_ONCE: usize = 256;
+/// Messages that cannot be read and are asked for again at each look for what is due.
+const UNREADABLE_MAX: u64 = 10_000;
 
 fn case_row(case_id: &[u8], value: CaseValue) -> Result<CaseRow, ReadError> {
     let case_id = CaseId::from_bytes(case_id).map_err(|e| MapError(format!("a case's row: {e}")))?;
@@ -369,7 +371,7 @@ impl Store {
         }
         let to = rows::expiry(now_ms.saturating_add(1), 0);
         let mut from = rows::expiry(0, 0);
-        while due.messages.len() < limit {
+        while due.messages.len() < limit && due.unreadable < UNREADABLE_MAX {
             let found = self.shared.outbox.scan(&from, &to, LOOK_AT_ONCE)?;
             for (key, queue) in &found {
                 match self.unless_damaged(&rows::decode::<String>(queue.clone())?, rows::number_at_end(key)) {

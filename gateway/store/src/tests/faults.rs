@@ -1,6 +1,6 @@
 //! A disk that fails: nothing is acknowledged, nothing is tried twice, nothing is lost.
 
-use tramite_proto::pb::journal::v1::CaseExpired;
+use tramite_proto::pb::journal::v1::{CaseExpired, Recorded};
 
 use super::*;
 use crate::ReadError;
@@ -237,7 +237,7 @@ fn everything_that_was_accepted_can_be_settled_on_a_disk_without_any_room() {
     for _ in 0..4 {
         for sequences in (1..=3_000).collect::<Vec<_>>().chunks(500) {
             let answers = running.commit(sequences.iter().map(|sequence| attempt(*sequence)).collect());
-            assert!(answers.iter().all(|answer| matches!(answer, Err(Rejected::Full))), "{answers:?}");
+            assert!(answers.iter().all(|answer| matches!(answer, Ok(Done::PutOff { .. }))), "{answers:?}");
         }
     }
     // As large as settlements become: a receipt and evidence, each with a batch of its own, told to the sender, who acknowledges.
@@ -290,23 +290,65 @@ fn on_a_full_disk_nothing_is_written_that_could_be_told_any_number_of_times() {
     lab.clock.advance(1);
     lab.disk.faults().full.store(1, Ordering::SeqCst);
     let expired = CaseExpired { case_move: Some(case_move(1, "")), ..CaseExpired::default() };
-    let many = || {
+    let record = |name: &str, begins| {
+        let fact = Recorded { name: name.into(), value: Some(bytes("value")), ..Recorded::default() };
+        Change::Record { fact: Box::new(fact), begins }
+    };
+    let refused = || {
         vec![
-            fail_attempt(5, T0),
-            settle(5, Outcome::DeadLettered),
             settle(4, Outcome::ReceiptAfterEnd),
             Change::ExpireCase { fact: Box::new(expired.clone()), sign: Vec::new() },
+            record("part/1", true),
         ]
     };
-    let answers = running.commit(many());
+    let put_off = || vec![fail_attempt(5, T0 + 2), settle(5, Outcome::DeadLettered)];
+    let sequence = running.store.sequence();
+    let answers = running.commit(refused());
     assert!(answers.iter().all(|answer| matches!(answer, Err(Rejected::Full))), "{answers:?}");
+    let answers = running.commit(put_off());
+    assert!(answers.iter().all(|answer| matches!(answer, Ok(Done::PutOff { sequence: 5, attempt: 1 }))), "{answers:?}");
+    assert_eq!(running.store.sequence(), sequence, "nothing was written");
     // What people say, and what ends, goes on.
-    running.done(redrive(2));
-    running.done(settle(3, Outcome::Discarded));
-    running.done(settle(6, Outcome::Expired));
+    running.commit(vec![redrive(2), settle(3, Outcome::Discarded), settle(6, Outcome::Expired), record("hold", false)]);
+    assert_eq!(running.store.sequence(), sequence + 4);
     lab.disk.faults().full.store(0, Ordering::SeqCst);
-    let answers = running.commit(many());
+    let answers = running.commit([refused(), put_off()].concat());
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert_eq!(running.store.sequence(), sequence + 9);
+}
+
+#[tokio::test]
+async fn what_a_full_disk_puts_off_waits_in_memory_and_ends_like_any_other() {
+    let lab = Lab::new();
+    let mut running = lab.open();
+    running.commit((1..=4).map(|number| message(number, "inps").change()).collect());
+    assert_eq!(running.leasable("inps"), [1, 2, 3, 4]);
+    lab.disk.faults().full.store(1, Ordering::SeqCst);
+    let leased = running.store.lease("inps", 4, usize::MAX).unwrap();
+    assert_eq!(leased.len(), 4);
+    // At once; soon, for which its wait would have to grow; and late.
+    running.commit(vec![fail_attempt(1, 0), fail_attempt(2, T0 + 1), fail_attempt(3, T0 + 60_000)]);
+    running.commit(vec![fail_attempt(4, T0 + 60_000), settle(4, Outcome::Expired)]);
+    assert_eq!(running.leasable("inps"), [1]);
+    let waits = |running: &Running| {
+        let mut arrival = pin!(running.store.arrival("inps"));
+        arrival.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+    };
+    let held = running.store.lease("inps", 1, usize::MAX).unwrap();
+    assert!(held.len() == 1 && waits(&running));
+    lab.clock.advance(29_999);
+    assert!(waits(&running), "not sooner than in half a minute");
+    lab.clock.advance(1);
+    assert!(!waits(&running));
+    assert_eq!(running.leasable("inps"), [2]);
+    running.store.release_all("inps");
+    assert_eq!(running.leasable("inps"), [1, 2], "what is held back is no lease");
+    lab.clock.advance(30_000);
+    assert_eq!(running.leasable("inps"), [1, 2, 3]);
+    running.commit(vec![fail_attempt(3, T0 + 600_000)]);
+    assert_eq!(running.leasable("inps"), [1, 2]);
+    drop(running);
+    assert_eq!(lab.open().leasable("inps"), [1, 2, 3], "a restart forgets it");
 }
 
 fn sequence_of(done: Result<Done, Rejected>, number: u64) -> u64 {

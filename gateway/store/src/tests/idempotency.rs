@@ -100,7 +100,7 @@ fn a_clock_that_jumps_makes_nobody_forget_until_it_is_confirmed() {
     running.done(message(2, "inps").with(|fact| fact.remember_ms = T0 + 500 * DAY_MS).change());
     assert!(running.store.message(&id(1)).unwrap().is_some());
     let confirmed = Recorded { name: crate::CLOCK_CONFIRMED.into(), ..Default::default() };
-    running.done(Change::Record { fact: Box::new(confirmed) });
+    running.done(Change::Record { fact: Box::new(confirmed), begins: false });
     assert_eq!(running.store.message(&id(1)).unwrap(), None);
 }
 
@@ -308,7 +308,7 @@ fn what_is_held_meanwhile_is_not_forgotten() {
     clock::wait(&mut running, async move { store.hold_clock("prova", "the audit is not over").await.unwrap() });
     assert_eq!(known(&running), left);
     for _ in 0..3 {
-        running.done(Change::Record { fact: Box::new(seen()) });
+        running.done(Change::Record { fact: Box::new(seen()), begins: false });
         lab.clock.advance(60_000);
     }
     assert_eq!(known(&running), left);
@@ -323,12 +323,12 @@ fn an_id_that_is_taken_anew_meanwhile_is_remembered() {
     let last = LAST + 3 * 251;
     short_lived(&mut running, last);
     lab.clock.advance(120_000);
-    running.done(Change::Record { fact: Box::new(seen()) });
+    running.done(Change::Record { fact: Box::new(seen()), begins: false });
     running.done(settle(last, Outcome::HandedOver));
     let Ok(Done::Accepted { sequence, .. }) = running.one(message(last, "inps").change()) else { panic!() };
     running.done(settle(sequence, Outcome::HandedOver));
     assert_eq!(known(&running), usize::try_from(last).unwrap() - 4 * FORGET_AT_ONCE);
-    running.done(Change::Record { fact: Box::new(seen()) });
+    running.done(Change::Record { fact: Box::new(seen()), begins: false });
     assert_eq!(known(&running), 1);
     assert!(matches!(running.one(message(last, "inps").change()), Ok(Done::Repeated { .. })));
 }

@@ -411,5 +411,5 @@ fn a_store_with_a_guard_taken_out_is_found_to_do_otherwise() {
 fn seen(now_ms: i64) -> Change {
     let value = Some(bytes(&now_ms.to_string()));
     let fact = tramite_proto::pb::journal::v1::Recorded { name: "clock/seen".into(), value, ..Default::default() };
-    Change::Record { fact: Box::new(fact) }
+    Change::Record { fact: Box::new(fact), begins: false }
 }

@@ -40,7 +40,7 @@ fn a_life(lab: &Lab, apply: bool) -> Vec<Pair> {
     group(&mut running, vec![Change::Settle { fact: Box::new(notice), sign: Vec::new(), mover: None }, redrive(2)]);
     let record =
         tramite_proto::pb::journal::v1::Recorded { name: "n".into(), value: Some(bytes("v")), ..Default::default() };
-    group(&mut running, vec![Change::Record { fact: Box::new(record) }, settle(2, Outcome::HandedOver)]);
+    group(&mut running, vec![Change::Record { fact: Box::new(record), begins: false }, settle(2, Outcome::HandedOver)]);
     let short = message(20, "comune").with(|fact| fact.remember_ms = lab_now(lab) + 60_000).change();
     group(&mut running, vec![short]);
     let last = running.store.sequence();

@@ -237,7 +237,7 @@ fn records_are_replaced_listed_and_deleted() {
     let record = |name: &str, value: Option<&str>| {
         let value = value.map(bytes);
         let fact = tramite_proto::pb::journal::v1::Recorded { name: name.into(), value, ..Default::default() };
-        Change::Record { fact: Box::new(fact) }
+        Change::Record { fact: Box::new(fact), begins: false }
     };
     running.commit(vec![
         record("key/inps/1", Some("a")),

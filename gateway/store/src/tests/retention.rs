@@ -52,7 +52,7 @@ pub(super) fn hand_over(running: &mut Running, sequence: u64) {
 
 pub(super) fn record(name: &str, value: &str) -> Change {
     let fact = Recorded { name: name.into(), value: Some(bytes(value)), ..Recorded::default() };
-    Change::Record { fact: Box::new(fact) }
+    Change::Record { fact: Box::new(fact), begins: false }
 }
 
 /// Lets days pass as a running node sees them.
