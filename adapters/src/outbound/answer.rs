@@ -60,18 +60,16 @@ pub(crate) async fn commit(core: &Core, leased: &[Leased], ends: Vec<End>) -> Re
             Some(counts) => counting.push((leased, change, counts)),
         }
     }
-    let plain = if plain.is_empty() { Vec::new() } else { core.store.commit(plain).await };
-    plain.into_iter().try_for_each(|done| done.map(drop).map_err(rejected))?;
+    let mut all = if plain.is_empty() { Vec::new() } else { core.store.commit(plain).await };
     for (leased, change, (case, news)) in counting {
-        match recount::commit(core, change, case, news).await {
+        all.push(match recount::commit(core, change, case, news).await {
             // It ends when its case can be read: sent again, it is refused again.
-            Err(Rejected::Unreadable(error)) => {
-                core.store.commit_one(fail(core, leased, &unreadable(error))).await.map_err(rejected)?
-            }
-            done => done.map_err(rejected)?,
-        };
+            Err(Rejected::Unreadable(error)) => core.store.commit_one(fail(core, leased, &unreadable(error))).await,
+            done => done,
+        });
     }
-    Ok(())
+    // One that the store does not take keeps none of the others.
+    all.into_iter().try_for_each(|done| done.map(drop).map_err(rejected))
 }
 
 /// What becomes of the messages of a frame, in their order.

@@ -2,8 +2,15 @@
 
 use bytes::Bytes;
 use tramite_proto::{
+    batch::Framer,
     ids::Digest,
-    pb::exchange::v1::{GetPartRequest, PartHeader, PutPartRequest, put_part_request::Frame},
+    pb::{
+        exchange::v1::{
+            FramedMessage, GetPartRequest, PartHeader, PutPartRequest, SubmitFrame, put_part_request::Frame,
+            submit_result::Result as Outcome,
+        },
+        statement::v1::SealedMessage,
+    },
     reason::{Reason, Refused},
     statement::SealedPart,
 };
@@ -83,6 +90,37 @@ async fn a_part_is_put_once_waits_with_its_message_and_is_gone_with_it() {
     recipient.opened(&inps, &delivery).await;
     assert_eq!(get(&inps, &draft, 0, 0).await.unwrap_err().reason, Reason::PartUnknown);
     assert_eq!(caritas.submit(&message).await.unwrap().mid, draft.id, "a repeat needs its parts no more");
+}
+
+/// A frame of one message.
+fn frame(frame_id: u64, message: SealedMessage) -> SubmitFrame {
+    let SealedMessage { origin, enc, ciphertext } = message;
+    let mut framer = Framer::new();
+    let origin = Some(framer.frame(&origin.unwrap()));
+    let messages = vec![FramedMessage { origin, enc, ciphertext, traceparent: String::new() }];
+    SubmitFrame { frame_id, jws: framer.into_jws(), messages }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frame_does_not_overtake_one_whose_parts_are_read_again() {
+    let mut world = World::with(|config| config.institutions.iter_mut().for_each(|one| one.quota_parts_mib = 64)).await;
+    let (caritas, _) = two(&world).await;
+    let bytes: Bytes = vec![7; 20 << 20].into();
+    let part = SealedPart { len: bytes.len() as u64, s256: Digest::of(&bytes) };
+    let heavy = Draft { parts: vec![part], ..caritas.draft("inps") };
+    assert!(put(&caritas, header(&heavy, 0, &bytes), &bytes).await.unwrap());
+    // What its digest is, this process does not know by heart.
+    world.restart().await;
+    let (caritas, inps) = (Adapter::of(&world, "caritas"), Adapter::of(&world, "inps"));
+    let light = caritas.draft("inps");
+    let frames = [frame(1, caritas.message(&heavy, &inps)), frame(2, caritas.message(&light, &inps))];
+    let mut answers = caritas.exchange().submit(tokio_stream::iter(frames)).await.unwrap().into_inner();
+    let mut sequences = Vec::new();
+    while let Some(answer) = answers.message().await.unwrap() {
+        assert!(matches!(answer.results[0].result, Some(Outcome::Accepted(_))), "{answer:?}");
+        sequences.push(answer.results[0].sequence);
+    }
+    assert!(sequences.len() == 2 && sequences.is_sorted(), "{sequences:?}");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 //! what became ready and what is gone. Invariants: nothing is leased twice at once; everything before `fresh_from` that never
 //! failed is leased or gone, so that looking for work never walks over what is handed out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use tokio::sync::Notify;
 
@@ -32,8 +32,7 @@ struct State {
     /// Sequence, and since when.
     leased: HashMap<u64, i64>,
     aside: HashSet<u64>,
-    /// Put off without a fact, and until when.
-    held_back: HashMap<u64, i64>,
+    held_back: HeldBack,
     fresh_from: u64,
     /// The highest sequence that became ready.
     ready_max: u64,
@@ -45,9 +44,42 @@ struct State {
     none_put_off_at: u64,
 }
 
+/// What is put off without a fact.
+#[derive(Debug, Default)]
+struct HeldBack {
+    /// Sequence, and until when.
+    until: HashMap<u64, i64>,
+    /// The same by their time.
+    in_turn: BTreeSet<(i64, u64)>,
+}
+
+impl HeldBack {
+    fn insert(&mut self, sequence: u64, until_ms: i64) {
+        self.remove(sequence);
+        self.until.insert(sequence, until_ms);
+        self.in_turn.insert((until_ms, sequence));
+    }
+
+    fn remove(&mut self, sequence: u64) {
+        if let Some(until_ms) = self.until.remove(&sequence) {
+            self.in_turn.remove(&(until_ms, sequence));
+        }
+    }
+
+    /// Takes one that is due: the soonest, or the latest, which another clock may have put off.
+    fn take_due(&mut self, is_due: impl Fn(i64) -> bool) -> Option<u64> {
+        let ends = [self.in_turn.first(), self.in_turn.last()];
+        let (_, sequence) = *ends.into_iter().flatten().find(|(until_ms, _)| is_due(*until_ms))?;
+        self.remove(sequence);
+        Some(sequence)
+    }
+}
+
 impl State {
     fn has(&self, sequence: u64) -> bool {
-        self.leased.contains_key(&sequence) || self.aside.contains(&sequence) || self.held_back.contains_key(&sequence)
+        self.leased.contains_key(&sequence)
+            || self.aside.contains(&sequence)
+            || self.held_back.until.contains_key(&sequence)
     }
 }
 
@@ -80,7 +112,7 @@ impl Lanes {
             let mut state = locked(&lane.state);
             state.leased.remove(sequence);
             state.aside.remove(sequence);
-            state.held_back.remove(sequence);
+            state.held_back.remove(*sequence);
         }
         let mut woken: Vec<(&str, Arc<Lane>)> = Vec::new();
         for (queue, due_ms, sequence) in &effects.ready {
@@ -241,10 +273,7 @@ impl Lane {
     /// Lets go what was held back until a time that has come.
     pub(crate) fn let_go(&self, is_due: impl Fn(i64) -> bool) {
         let mut state = locked(&self.state);
-        let due: Vec<u64> =
-            state.held_back.iter().filter(|(_, until_ms)| is_due(**until_ms)).map(|(sequence, _)| *sequence).collect();
-        for sequence in due {
-            state.held_back.remove(&sequence);
+        while let Some(sequence) = state.held_back.take_due(&is_due) {
             state.fresh_from = state.fresh_from.min(sequence);
             state.lowered += 1;
         }
