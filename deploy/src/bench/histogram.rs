@@ -102,17 +102,15 @@ impl Histogram {
         counted.map(|(bucket, count)| (micros(end_of(bucket)), *count)).collect()
     }
 
-    /// For a picture: the counts between these limits in microseconds, below the first one and above the last one too.
-    pub(super) fn between(&self, limits_us: &[u64]) -> Vec<u64> {
-        let mut sums = vec![0; limits_us.len() + 1];
-        for (bucket, count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-            let us = value_of(bucket) / 1_000;
-            let place = limits_us.partition_point(|limit| *limit <= us);
-            if let Some(sum) = sums.get_mut(place) {
-                *sum += count;
-            }
-        }
-        sums
+    /// For a picture: from the first bar that counts anything to the last, so many for each doubling (a power of two up to 128): where
+    /// each ends, in microseconds, and its count.
+    pub(super) fn bars(&self, for_each_doubling: usize) -> Vec<(f64, u64)> {
+        let wide = (1 << KEPT) / for_each_doubling.clamp(1, 1 << KEPT);
+        let sums = self.counts.chunks(wide).map(|counts| counts.iter().sum::<u64>()).enumerate();
+        let bars: Vec<_> = sums.map(|(bar, count)| (micros(end_of(wide * (bar + 1) - 1)), count)).collect();
+        let first = bars.iter().position(|(_, count)| *count > 0).unwrap_or(bars.len());
+        let end = bars.iter().rposition(|(_, count)| *count > 0).map_or(first, |last| last + 1);
+        bars.get(first..end).unwrap_or_default().to_vec()
     }
 }
 
@@ -149,6 +147,12 @@ mod tests {
         let buckets = back.buckets_us();
         assert_eq!(buckets.iter().map(|(_, count)| count).sum::<u64>(), 1_000);
         assert!(buckets.iter().all(|(end_us, _)| (1.0..1_010.0).contains(end_us)), "{buckets:?}");
-        assert_eq!(back.between(&[100]).iter().sum::<u64>(), 1_000);
+        for for_each_doubling in [1, 2, 4, 8] {
+            let bars = back.bars(for_each_doubling);
+            assert_eq!(bars.iter().map(|(_, count)| count).sum::<u64>(), 1_000);
+            assert!(bars.iter().all(|(end_us, _)| (1.0..1_100.0).contains(end_us)), "{bars:?}");
+            assert!((10 * for_each_doubling..=11 * for_each_doubling).contains(&bars.len()), "{bars:?}");
+        }
+        assert!(Histogram::default().bars(8).is_empty());
     }
 }

@@ -14,8 +14,8 @@ use crate::{
     output::{Output, Tone},
 };
 
-/// The limits of the picture's bars, in microseconds.
-const PICTURE_US: [u64; 12] = [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000, 512_000];
+/// A picture has at most so many bars.
+const BARS_MAX: usize = 24;
 /// Characters of the longest bar.
 const BAR: u64 = 40;
 
@@ -224,18 +224,15 @@ fn ratios(run: &Run, limits: &Limits) -> Vec<Ratio> {
     [acknowledgement, to_stream, to_disk].into_iter().chain(to_before).collect()
 }
 
-/// A bar for each doubling.
+/// Bars as fine as the page has room for: eight, four, two or one for each doubling.
 fn picture(text: &mut String, in_flight: u64, histogram: &Histogram) {
-    let counts = histogram.between(&PICTURE_US);
-    let most = counts.iter().copied().max().unwrap_or(0).max(1);
-    let _ = write!(text, "\nSubmission to handover, {in_flight} in flight:\n");
-    let names = PICTURE_US
-        .iter()
-        .map(|us| format!("< {us:>7} µs"))
-        .chain([format!("≥ {:>7} µs", PICTURE_US.last().copied().unwrap_or(0))]);
-    for (name, count) in names.zip(&counts).filter(|(_, count)| **count > 0) {
+    let finest = [8, 4, 2].into_iter().map(|bars| histogram.bars(bars)).find(|bars| bars.len() <= BARS_MAX);
+    let bars = finest.unwrap_or_else(|| histogram.bars(1));
+    let most = bars.iter().map(|(_, count)| *count).max().unwrap_or(0).max(1);
+    let _ = write!(text, "\nSubmission to handover of {}, {in_flight} in flight:\n", histogram.total());
+    for (end_us, count) in bars {
         let bar = "█".repeat(usize::try_from((count * BAR).div_ceil(most)).unwrap_or(0));
-        let _ = writeln!(text, "  {name} {count:>9} {bar}");
+        let _ = writeln!(text, "  < {:>5} ms {count:>9} {bar}", figure(end_us / 1_000.0));
     }
 }
 
@@ -366,8 +363,9 @@ mod tests {
         has("limit: bare stream", &["400 messages a second", "2.00 µs"]);
         has("ratio: acknowledgement", &["1.5"]);
         has("ratio: to the rate before", &["1.25"]);
-        has("<    1000 µs", &["2", &"█".repeat(40)]);
-        has("<    4000 µs", &["1", &"█".repeat(20)]);
+        has("handover of 3, 8 in flight", &[]);
+        has("<  0.92 ms", &["2", &"█".repeat(40)]);
+        has("<  3.15 ms", &["1", &"█".repeat(20)]);
         has("filled in 1.5 s", &[]);
         has("at most 20 MiB", &[]);
         has("served again after 0.25 s", &["16 messages wait"]);

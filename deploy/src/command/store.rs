@@ -86,7 +86,7 @@ fn verify(asked: Asked<'_>, output: Output) -> Result<Exit, Failure> {
         bar.finish_and_clear();
     }
     let found = found.map_err(|error| failed(asked, &error))?;
-    let remedies = remedies(&store, &found.problems);
+    let remedies = remedies(&store, &found.role, &found.problems);
     output.answer(&verified_value(&store, &found, &remedies), || {
         let mut text = verified_text(&store, &found, output);
         remedies.iter().for_each(|remedy| text = format!("{text}\nnext: {remedy}"));

@@ -6,6 +6,8 @@ use std::{collections::BTreeSet, path::Path};
 
 use tramite_store::Finding;
 
+/// The role of a gateway's store.
+const GATEWAY: &str = "gateway";
 /// Names are given up to so many; `problems` of the JSON answer has them all.
 const NAMED_MAX: usize = 5;
 
@@ -53,8 +55,13 @@ fn sequence(finding: &Finding) -> Option<&str> {
     rest.split(' ').next().filter(|word| word.parse::<u64>().is_ok())
 }
 
-/// One sentence for each kind that was found.
-pub(super) fn remedies(store: &Path, findings: &[Finding]) -> Vec<String> {
+/// One sentence for each kind that was found in a store of that role.
+pub(super) fn remedies(store: &Path, role: &str, findings: &[Finding]) -> Vec<String> {
+    let new = if role == GATEWAY {
+        "`tramite ops messages --json` names the message of a sequence; its sender can send it as a new one"
+    } else {
+        "Who sent it can send it as a new one: the other institution, or this one"
+    };
     let kinds: BTreeSet<Kind> = findings.iter().map(|finding| kind(store, finding)).collect();
     let of = |wanted: Kind| findings.iter().filter(move |finding| kind(store, finding) == wanted);
     let say = |kind: Kind| match kind {
@@ -74,8 +81,7 @@ pub(super) fn remedies(store: &Path, findings: &[Finding]) -> Vec<String> {
             let sequences = names(of(kind).filter_map(sequence).map(|sequence| format!("sequence {sequence}")));
             format!(
                 "Damaged is only the content of {sequences} and nothing around it: that message is set aside when its turn comes, everything else is served. \
-                 `tramite ops messages --json` names the message of a sequence; its sender can send it as a new one. Or bring the file back \
-                 from a copy."
+                 {new}. Or bring the file back from a copy."
             )
         }
         Kind::Part => {
@@ -146,9 +152,14 @@ mod tests {
         for (file, what, words) in cases {
             let finding =
                 Finding { file: file.into(), offset: Some(0), what: what.into(), groups: 0, facts: 0, contents: 0 };
-            let said = remedies(Path::new("data"), &[finding.clone(), finding]);
+            let said = remedies(Path::new("data"), GATEWAY, &[finding.clone(), finding]);
             assert!(said.len() == 1 && said[0].contains(words), "{what}: {said:?}");
         }
-        assert!(remedies(Path::new("data"), &[]).is_empty());
+        assert!(remedies(Path::new("data"), GATEWAY, &[]).is_empty());
+        let what = "the checksum of the content of 9 is wrong".to_owned();
+        let file = "data/journal/0000000000000001.seg".into();
+        let finding = Finding { file, offset: Some(0), what, groups: 0, facts: 0, contents: 0 };
+        let said = remedies(Path::new("data"), "adapter:inps", &[finding]);
+        assert!(!said[0].contains("tramite ops") && said[0].contains("send it as a new one"), "{said:?}");
     }
 }
