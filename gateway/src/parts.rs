@@ -279,8 +279,13 @@ impl Upload {
     /// The store's.
     pub async fn finish(self) -> Result<(), Refused> {
         let value = serde_json::to_vec(&self.bound).map_err(|_| Refused::because(Reason::Internal))?;
-        let done = self.hub.store.commit_one(record(self.key, Some(value))).await;
-        done.map_err(|rejected| self.hub.rejected(rejected))?;
+        if let Err(rejected) = self.hub.store.commit_one(record(self.key, Some(value))).await {
+            // Nobody would count it.
+            if let Err(error) = self.hub.store.remove_part(&self.key.0, self.key.1).await {
+                tracing::warn!(%error, "a part that was not taken stays for a day");
+            }
+            return Err(self.hub.rejected(rejected));
+        }
         self.hub.parts.lock().bind(self.key, self.bound.clone());
         Ok(())
     }

@@ -265,8 +265,8 @@ async fn a_part_is_refused_on_a_full_disk_leaves_nothing_there_and_is_taken_when
     let (network, caritas, inps) = on(&disk).await?;
     let id = network.gateway.process.id().await;
     let (draft, part) = with_part(PART_BYTES);
-    // No room at all, and room for half of it.
-    for left in [0, PART_BYTES / 2] {
+    // No room at all, for half of it, and for all of it but for nothing that would be said of it.
+    for left in [0, PART_BYTES / 2, PART_BYTES + PART_BYTES / 2] {
         let others = disk.fill("others", left)?;
         let room = disk.room()?;
         let refused = part.put(&caritas.peer, draft.id(), "inps").await.err().context("a part was taken")?;

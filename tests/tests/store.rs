@@ -281,11 +281,13 @@ async fn a_store_with_a_file_that_may_not_be_read_is_not_said_to_be_damaged() ->
     let (program, data) = (folder.path().join("tramite"), folder.path().join("data"));
     fs::copy(tokio::task::spawn_blocking(binary::path).await??, &program)?;
     fs::rename(network.gateway.folder.join("data"), &data)?;
-    for file in ["journal/0000000000000001.seg", "outbox/db", "store.toml", "outbox/db"] {
+    for file in ["journal/0000000000000001.seg", "outbox/db", "store.toml", "outbox/db", "outbox/0000000000000009.run"]
+    {
         give(&data, NOBODY)?;
         if file == "store.toml" {
             // From here on it is as one that was killed, of which the outbox says how far the journal went.
             fs::remove_file(data.join("outbox/clean"))?;
+            fs::write(data.join("outbox/0000000000000009.run"), "")?;
         }
         chown(data.join(file), Some(0), None)?;
         fs::set_permissions(data.join(file), fs::Permissions::from_mode(0o600))?;

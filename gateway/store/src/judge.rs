@@ -217,12 +217,8 @@ impl<'a> Group<'a> {
 
     /// Puts off without a fact: on a full disk there is no room for what could be told any number of times. A restart forgets it.
     fn put_off(&self, queue: &str, sequence: u64, attempt: u32, due_ms: i64) -> Stop {
-        let lane = self.lanes.lane(queue);
-        if due_ms <= self.now_ms {
-            lane.release(&[sequence]);
-        } else {
-            lane.hold_back(sequence, due_ms.max(self.now_ms.saturating_add(FULL_WAIT_MS)));
-        }
+        let until_ms = due_ms.max(self.now_ms.saturating_add(FULL_WAIT_MS));
+        self.lanes.lane(queue).hold_back(sequence, until_ms);
         Stop::Verdict(Verdict::PutOff(sequence, attempt))
     }
 
@@ -303,7 +299,7 @@ impl<'a> Group<'a> {
         match (fact.outcome(), &item) {
             (Outcome::DeadLettered, Some(item)) if self.tight => {
                 let attempt = item.attempts.saturating_add(1);
-                return Err(self.put_off(&fact.queue, sequence, attempt, self.now_ms.saturating_add(FULL_WAIT_MS)));
+                return Err(self.put_off(&fact.queue, sequence, attempt, self.now_ms));
             }
             (Outcome::ReceiptAfterEnd, _) => self.has_room()?,
             _ => {}

@@ -268,15 +268,23 @@ impl Parts {
     /// Removes the parts of a final message.
     pub(crate) fn remove_of(&self, fact: &Accepted) -> Result<(), ReadError> {
         let Ok(id) = MessageId::from_bytes(&fact.id) else { return Ok(()) };
-        for part in &fact.parts {
-            let path = self.path(&id, part.part);
-            self.checked().remove(&(id, part.part));
-            match self.disk.remove(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error(&path, &e)),
-                _ => {}
-            }
+        fact.parts
+            .iter()
+            .try_for_each(|part| self.remove_one(&id, part.part).map_err(|e| io_error(&self.path(&id, part.part), &e)))
+    }
+
+    /// Removes a part, if it is there.
+    pub(crate) async fn remove(self: &Arc<Self>, id: MessageId, part: u32) -> Result<(), PartError> {
+        let parts = Arc::clone(self);
+        blocking(move || Ok(parts.remove_one(&id, part)?)).await
+    }
+
+    fn remove_one(&self, id: &MessageId, part: u32) -> io::Result<()> {
+        self.checked().remove(&(*id, part));
+        match self.disk.remove(&self.path(id, part)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Removes what belongs to a final message, what no message named within a day, and what was never finished. Without an hour

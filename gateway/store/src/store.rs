@@ -240,6 +240,14 @@ impl Store {
         self.shared.parts.put(*id, part, length, sha256).await
     }
 
+    /// Takes back a part of which nothing is known yet.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn remove_part(&self, id: &MessageId, part: u32) -> Result<(), PartError> {
+        self.shared.parts.remove(*id, part).await
+    }
+
     /// Reads a part from `offset`. One that a message names is held against what was accepted: its last bytes come only when all
     /// agree.
     ///

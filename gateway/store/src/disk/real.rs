@@ -113,9 +113,10 @@ impl Disk for RealDisk {
         let mut options = OpenOptions::new();
         let file = match options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path) {
             // A copy that is only looked at: Linux locks it all the same, or the folder if it was copied without its lock.
-            Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => {
-                File::open(path).or_else(|_| File::open(path.parent().unwrap_or(Path::new("."))))?
-            }
+            Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => match File::open(path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => File::open(path.parent().unwrap_or(Path::new("."))),
+                other => other,
+            }?,
             other => other?,
         };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -36,7 +36,10 @@ use std::{
 use bytes::Bytes;
 
 use super::{Key, Maps, OrderedMap, Pair, RowChange};
-use crate::error::{MapError, OpenError};
+use crate::{
+    error::{MapError, OpenError},
+    journal::io_failed,
+};
 
 mod bloom;
 mod cursor;
@@ -164,6 +167,15 @@ impl Maps for RunMaps {
 
     /// The files never change, so the root alone is copied.
     fn open_copy(&self, folder: &Path) -> Result<Arc<dyn OrderedMap>, OpenError> {
+        // What may not be read says nothing of what it is.
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match fs::File::open(entry.path()) {
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(io_failed("read", &entry.path())(e));
+                }
+                _ => {}
+            }
+        }
         Ok(Arc::new(self.over(self.root.open_copy(folder)?, folder)?))
     }
 

@@ -21,7 +21,6 @@ use tempfile::TempDir;
 use super::{Key, Maps, OrderedMap, Pair, RowChange};
 use crate::{
     error::{MapError, OpenError},
-    journal::io_failed,
     scratch,
 };
 
@@ -134,7 +133,6 @@ impl Maps for SledMaps {
         let copy = temporary.path().join("outbox");
         copy_all(folder, &copy).map_err(|e| match e.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => scratch::failed(e),
-            io::ErrorKind::PermissionDenied => io_failed("read", folder)(e),
             // What cannot be read of it says as little as what does not add up.
             _ => MapError(format!("copy: {e}")).into(),
         })?;

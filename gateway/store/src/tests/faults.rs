@@ -326,8 +326,9 @@ async fn what_a_full_disk_puts_off_waits_in_memory_and_ends_like_any_other() {
     lab.disk.faults().full.store(1, Ordering::SeqCst);
     let leased = running.store.lease("inps", 4, usize::MAX).unwrap();
     assert_eq!(leased.len(), 4);
-    // At once; soon, for which its wait would have to grow; and late.
-    running.commit(vec![fail_attempt(1, 0), fail_attempt(2, T0 + 1), fail_attempt(3, T0 + 60_000)]);
+    running.store.release("inps", &[1]);
+    // Soon, for which its wait would have to grow; and late.
+    running.commit(vec![fail_attempt(2, 0), fail_attempt(3, T0 + 60_000)]);
     running.commit(vec![fail_attempt(4, T0 + 60_000), settle(4, Outcome::Expired)]);
     assert_eq!(running.leasable("inps"), [1]);
     let waits = |running: &Running| {
@@ -345,6 +346,12 @@ async fn what_a_full_disk_puts_off_waits_in_memory_and_ends_like_any_other() {
     assert_eq!(running.leasable("inps"), [1, 2], "what is held back is no lease");
     lab.clock.advance(30_000);
     assert_eq!(running.leasable("inps"), [1, 2, 3]);
+    running.commit(vec![fail_attempt(3, T0 + 600_000)]);
+    assert_eq!(running.leasable("inps"), [1, 2]);
+    lab.clock.advance(-400 * DAY_MS);
+    running.commit(vec![fail_attempt(2, 0)]);
+    assert_eq!(running.leasable("inps"), [1, 3], "by another clock it would wait for more than a year");
+    lab.clock.advance(400 * DAY_MS);
     running.commit(vec![fail_attempt(3, T0 + 600_000)]);
     assert_eq!(running.leasable("inps"), [1, 2]);
     drop(running);

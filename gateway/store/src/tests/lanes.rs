@@ -96,6 +96,26 @@ fn what_is_given_back_behind_a_look_is_found_by_the_next() {
 }
 
 #[test]
+fn what_is_let_go_behind_a_look_is_found_by_the_next_and_what_ended_is_not_held_back() {
+    let lanes = Lanes::new(0);
+    let lane = lanes.lane("q");
+    assert!(lane.lease(5, 0));
+    lane.hold_back(5, 10);
+    lane.hold_back(6, 10);
+    assert!(!lane.is_leased(5) && lane.is_taken(5) && !lane.lease(5, 0));
+    // The look has seen that 5 is held back when it is let go.
+    let start = lane.start();
+    lane.let_go(|until_ms| until_ms <= 9);
+    assert!(lane.is_taken(5));
+    drop(lanes.publish(&Effects { gone: vec![("q".into(), 6)], ..Effects::default() }));
+    assert!(!lane.is_taken(6));
+    lane.let_go(|until_ms| until_ms <= 10);
+    lane.all_leased(start, 6);
+    assert!(lane.start().fresh_from <= 5);
+    assert!(lane.lease(5, 0));
+}
+
+#[test]
 fn what_comes_in_order_makes_nobody_look_again_at_what_is_handed_out() {
     let lanes = Lanes::new(0);
     let lane = lanes.lane("q");
@@ -160,6 +180,7 @@ impl Queue {
     /// As `Store::take_fresh` does, for one.
     fn take(&self) -> Option<u64> {
         let lane = self.lanes.lane("q");
+        lane.let_go(|_| true);
         let (start, mut taken, mut to, mut unbroken) = (lane.start(), None, None, true);
         for sequence in self.from(start.fresh_from) {
             let goes_on = taken.is_none();
@@ -184,6 +205,7 @@ impl Queue {
     /// As `Store::arrival` does, without its look at the clock, which would hide that a wake-up was missed.
     async fn arrival(&self) {
         let lane = self.lanes.lane("q");
+        lane.let_go(|_| true);
         let waits = || self.from(lane.start().fresh_from).iter().any(|sequence| !lane.is_taken(*sequence));
         loop {
             let seen = self.fault == Fault::LooksFirst && (waits() || self.is_over());
@@ -210,9 +232,18 @@ impl Queue {
             thread::yield_now();
             self.held.lock().unwrap().remove(&sequence);
             let lane = self.lanes.lane("q");
-            if shuttle::rand::thread_rng().gen_range(0..3) == 0 {
-                lane.release(&[sequence]);
-                continue;
+            match shuttle::rand::thread_rng().gen_range(0..4) {
+                0 => {
+                    lane.release(&[sequence]);
+                    continue;
+                }
+                1 => {
+                    lane.hold_back(sequence, 0);
+                    // In place of the look at the clock.
+                    self.lanes.wake_all();
+                    continue;
+                }
+                _ => {}
             }
             self.rows.lock().unwrap().remove(&sequence);
             tried::Lanes::wake(
