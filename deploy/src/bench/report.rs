@@ -232,7 +232,8 @@ fn picture(text: &mut String, in_flight: u64, histogram: &Histogram) {
     let _ = write!(text, "\nSubmission to handover of {}, {in_flight} in flight:\n", histogram.total());
     for (end_us, count) in bars {
         let bar = "█".repeat(usize::try_from((count * BAR).div_ceil(most)).unwrap_or(0));
-        let _ = writeln!(text, "  < {:>5} ms {count:>9} {bar}", figure(end_us / 1_000.0));
+        let line = format!("  < {:>5} ms {count:>9} {bar}", figure(end_us / 1_000.0));
+        let _ = writeln!(text, "{}", line.trim_end());
     }
 }
 
