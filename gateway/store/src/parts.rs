@@ -4,6 +4,7 @@
 //! whole, synced and of the digest that was announced; it is never replaced by another; it goes when its message is final, and
 //! after 24 hours in which no message named it.
 
+mod reader;
 mod sum;
 
 use std::{
@@ -24,8 +25,12 @@ use tramite_proto::{
     pb::journal::v1::{Accepted, Part},
 };
 
+pub use self::reader::PartReader;
 pub(crate) use self::sum::digest;
-use self::sum::{Checked, Sum};
+use self::{
+    reader::Check,
+    sum::{Checked, Sum},
+};
 use crate::{
     disk::{Access, Disk, DiskFile},
     error::{Poisoned, ReadError},
@@ -432,70 +437,5 @@ impl Drop for PartWriter {
         {
             tracing::warn!(%error, "an unfinished part stays until the next opening");
         }
-    }
-}
-
-/// Gives a part out. Its last bytes come only when all of them are what was accepted.
-pub struct PartReader {
-    file: Arc<dyn DiskFile>,
-    offset: u64,
-    length: u64,
-    /// None: no message named it, or it is away while bytes are read.
-    check: Option<Check>,
-    failed: bool,
-}
-
-/// What a part is held against while it is given out.
-struct Check {
-    /// Of the bytes so far.
-    crc: u32,
-    /// Of all, as they were when their digest was the one that was accepted.
-    whole: u32,
-    path: PathBuf,
-}
-
-impl std::fmt::Debug for PartReader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PartReader").field("offset", &self.offset).finish_non_exhaustive()
-    }
-}
-
-impl PartReader {
-    /// The whole part's length.
-    #[must_use]
-    pub fn length(&self) -> u64 {
-        self.length
-    }
-
-    /// The next up to `max` bytes; empty at the end.
-    ///
-    /// # Errors
-    /// The disk, or the part is damaged.
-    pub async fn next(&mut self, max: usize) -> Result<Bytes, PartError> {
-        if self.failed {
-            return Err(interrupted());
-        }
-        let left = usize::try_from(self.length.saturating_sub(self.offset)).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; left.min(max)];
-        if bytes.is_empty() {
-            return Ok(Bytes::new());
-        }
-        let (file, at, end) = (Arc::clone(&self.file), self.offset, self.length);
-        self.offset = self.offset.saturating_add(bytes.len() as u64);
-        let (check, is_last) = (self.check.take(), self.offset == end);
-        // Also when this call is dropped halfway.
-        self.failed = true;
-        let (bytes, check) = blocking(move || {
-            file.read_at(&mut bytes, at)?;
-            let Some(mut check) = check else { return Ok((bytes, None)) };
-            check.crc = crc32c::crc32c_append(check.crc, &bytes);
-            if is_last && check.crc != check.whole {
-                return Err(damaged(&check.path));
-            }
-            Ok((bytes, Some(check)))
-        })
-        .await?;
-        (self.check, self.failed) = (check, false);
-        Ok(Bytes::from(bytes))
     }
 }
