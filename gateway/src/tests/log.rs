@@ -2,7 +2,7 @@
 
 use std::{
     fmt::{Debug, Write as _},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Once},
 };
 
 use tracing::{
@@ -20,6 +20,13 @@ pub(super) struct Log {
     _listening: DefaultGuard,
 }
 
+/// Before any gateway of this process writes a line. What is written while nobody listens is otherwise taken for what nobody will ever hear,
+/// and stays so if somebody begins to listen at that very moment.
+pub(super) fn be_heard() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| tracing::subscriber::set_global_default(Listener(None)).unwrap());
+}
+
 impl Log {
     /// How many lines say so by now.
     pub(super) fn count(&self, words: &str) -> usize {
@@ -28,7 +35,7 @@ impl Log {
 
     pub(super) fn listen() -> Self {
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let _listening = tracing::subscriber::set_default(Listener(Arc::clone(&lines)));
+        let _listening = tracing::subscriber::set_default(Listener(Some(Arc::clone(&lines))));
         Self { lines, _listening }
     }
 
@@ -46,7 +53,8 @@ impl Log {
     }
 }
 
-struct Listener(Arc<Mutex<Vec<String>>>);
+/// Keeps lines for somebody, or for nobody.
+struct Listener(Option<Arc<Mutex<Vec<String>>>>);
 
 struct Line(String);
 
@@ -62,9 +70,10 @@ impl Subscriber for Listener {
     }
 
     fn event(&self, event: &Event<'_>) {
+        let Some(lines) = &self.0 else { return };
         let mut line = Line(format!("{} ", event.metadata().level()));
         event.record(&mut line);
-        self.0.lock().unwrap().push(line.0);
+        lines.lock().unwrap().push(line.0);
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {

@@ -29,6 +29,7 @@ use tramite_store::{
     map::{Maps, MemoryMaps},
 };
 
+use super::log;
 use crate::{Config, Ended, Gateway, Running, StartError, Surroundings};
 
 /// How long a test waits for what must come.
@@ -153,6 +154,7 @@ impl World {
     }
 
     fn prepare(change: impl FnOnce(&mut Config)) -> Self {
+        log::be_heard();
         let clock = TestClock::default();
         let directory = tempfile::tempdir().unwrap();
         // Roots and a revocation list that count wherever a test sets the clock.
