@@ -103,11 +103,9 @@ async fn none_of_what_a_start_reads_is_taken_for_not_there() {
     assert_eq!(all(), [false; 3]);
 }
 
-#[tokio::test]
-async fn a_notice_whose_message_cannot_be_read_is_put_off_and_comes_whole() {
-    let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
-    let mut world = World::simulated(&disk, &maps).await;
-    let (caritas, inps) = two(&world).await;
+/// A message of caritas that inps has opened, in a segment that is no more in memory: the notice of it waits.
+async fn opened_before_a_restart(world: &mut World) -> Draft {
+    let (caritas, inps) = two(world).await;
     let draft = caritas.refer(&inps).await;
     fill(&caritas, &inps).await;
     let mut recipient = inps.receive(1).await;
@@ -116,6 +114,14 @@ async fn a_notice_whose_message_cannot_be_read_is_put_off_and_comes_whole() {
     recipient.opened(&inps, &delivery).await;
     drop(recipient);
     world.restart().await;
+    draft
+}
+
+#[tokio::test]
+async fn a_notice_whose_message_cannot_be_read_is_put_off_and_comes_whole() {
+    let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
+    let mut world = World::simulated(&disk, &maps).await;
+    let draft = opened_before_a_restart(&mut world).await;
     disk.spoil(&first_segment(&world));
     let (caritas, _) = known(&world);
     let mut sender = caritas.receive(8).await;
@@ -131,14 +137,7 @@ async fn a_notice_whose_message_cannot_be_read_is_put_off_and_comes_whole() {
 async fn a_notice_that_a_full_disk_does_not_put_off_waits_all_the_same() {
     let (disk, maps) = (SimulatedDisk::new(), MemoryMaps::new());
     let mut world = World::simulated(&disk, &maps).await;
-    let (caritas, inps) = two(&world).await;
-    let draft = caritas.refer(&inps).await;
-    fill(&caritas, &inps).await;
-    let mut recipient = inps.receive(1).await;
-    let delivery = recipient.delivery().await;
-    recipient.opened(&inps, &delivery).await;
-    drop(recipient);
-    world.restart().await;
+    let draft = opened_before_a_restart(&mut world).await;
     let log = Log::listen();
     disk.spoil(&first_segment(&world));
     disk.faults().full.store(1, Ordering::SeqCst);

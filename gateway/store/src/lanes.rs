@@ -1,8 +1,8 @@
 //! Leases and wake-ups of each queue, in memory.
 //!
-//! Knows: what is handed out since when, what was set aside as damaged or is held back, from where to look for more. Never knows: rows; it is told
-//! what became ready and what is gone. Invariants: nothing is leased twice at once; everything before `fresh_from` that never
-//! failed is leased or gone, so that looking for work never walks over what is handed out.
+//! Knows: what is handed out since when, what was set aside as damaged or is held back, from where to look for more. Never knows:
+//! rows; it is told what became ready and what is gone. Invariants: nothing is leased twice at once; everything before
+//! `fresh_from` that never failed is leased, held back or gone, so that looking for work never walks over what is handed out.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
