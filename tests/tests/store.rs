@@ -120,6 +120,21 @@ async fn rows_to_compare_with_are_made_on_the_disk_and_go_again() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_folder_for_temporary_files_is_no_damage() -> Result<()> {
+    let Some(disk) = SmallDisk::mount(1)? else { return Ok(()) };
+    let (network, _) = stopped().await?;
+    let data = network.gateway.folder.join("data");
+    disk.fill("full", 0)?;
+    for command in ["verify", "stat"] {
+        let full = run_with(disk.path(), &["store", command, data.to_str().context("UTF-8")?]).await?;
+        let said = String::from_utf8_lossy(&full.stderr).into_owned();
+        ensure!(full.status.code() == Some(73) && said.contains("TMPDIR"), "{command}: {} {said}", full.status);
+    }
+    ask("verify", &data, 0).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_bad_record_is_named_with_what_was_sound_before_it() -> Result<()> {
     let (network, _) = stopped().await?;
     let data = network.gateway.folder.join("data");

@@ -324,3 +324,26 @@ async fn an_inbox_that_is_full_puts_off_what_comes_until_there_is_room() {
     caritas.stop().await;
     inps.stop().await;
 }
+
+#[tokio::test]
+async fn a_deadline_of_a_case_that_never_came_here_is_news_for_its_recipient_alone() {
+    let network = Network::new();
+    let (mut gateway, mut caritas, inps) = pair(&network).await;
+    let sent = caritas.office.send_referral(referral("r-1", "inps")).await.expect("sent").into_inner();
+    let (origin, json) = origin_of(&gateway.message(0).await);
+    let told_of = async |gateway: &mut StandIn, to: &str| {
+        let passed = Evidence {
+            to: to.parse().expect("a name"),
+            rsn: Some(Reason::CaseExpired.as_str().to_owned()),
+            ..gateway.state.evidence(Event::AcceptanceRejectionExpiry, &origin, &json)
+        };
+        let passed = gateway.state.sign(&gateway.state.gateway, passed.to_json());
+        gateway.send("inps", stand_in::notice(1, &sent.message_id, &passed, None)).await;
+        gateway.settlement("inps").await.1
+    };
+    let Outcome::Retry(doubted) = told_of(&mut gateway, "comune-bologna").await else { panic!("taken") };
+    assert_eq!(doubted.reason, "UNKNOWN_MESSAGE");
+    assert!(matches!(told_of(&mut gateway, "inps").await, Outcome::Notice(_)));
+    caritas.stop().await;
+    inps.stop().await;
+}
