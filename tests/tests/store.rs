@@ -292,7 +292,8 @@ async fn a_store_with_a_file_that_may_not_be_read_is_not_said_to_be_damaged() ->
     }
     let (network, _) = stopped().await?;
     let folder = tempfile::tempdir()?;
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    // Its temporary files, too.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
     let (program, data) = (folder.path().join("tramite"), folder.path().join("data"));
     fs::copy(tokio::task::spawn_blocking(binary::path).await??, &program)?;
     fs::rename(network.gateway.folder.join("data"), &data)?;
@@ -307,7 +308,8 @@ async fn a_store_with_a_file_that_may_not_be_read_is_not_said_to_be_damaged() ->
         chown(data.join(file), Some(0), None)?;
         fs::set_permissions(data.join(file), fs::Permissions::from_mode(0o600))?;
         let mut asked = Command::new(&program);
-        let asked = asked.args(["store", "verify"]).arg(&data).current_dir("/").uid(NOBODY).kill_on_drop(true);
+        let asked = asked.args(["store", "verify"]).arg(&data).env("TMPDIR", folder.path()).current_dir("/");
+        let asked = asked.uid(NOBODY).kill_on_drop(true);
         let output = timeout(PATIENCE, asked.output()).await??;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.code() == Some(77) && said.contains("permission denied"), "{} {said}", output.status);

@@ -279,7 +279,7 @@ fn options(folder: &Path) -> Options {
 async fn becomes(store: &Store, clock: &ManualClock, patience: Duration, is_so: impl Fn() -> bool) -> bool {
     let until = Instant::now() + patience;
     while !is_so() {
-        clock.advance(10);
+        clock.advance(1_000);
         let seen = Recorded { name: "clock/seen".into(), value: Some(Bytes::new()), ..Recorded::default() };
         let seen = Change::Record { fact: Box::new(seen), begins: false };
         if Instant::now() >= until || store.commit_one(seen).await.is_err() {
