@@ -1,7 +1,8 @@
 //! Keeps the journal small: lets facts go whose retention is over, and packs segments whose contents are gone.
 //!
 //! Knows: when to look. Never knows: what may go (`retention`), bytes (`journal::compact`). Invariant: it only makes smaller what is
-//! complete without it, so it may be late, and gives way to whatever is answered.
+//! complete without it, so it may be late. It has its share of the processor: left what others do not need, it does nothing for as long as
+//! the machine is busy, and what is over stays.
 
 use std::sync::Arc;
 
@@ -16,8 +17,6 @@ use crate::{
     writer::{Command, End, Writer},
 };
 
-/// Nobody waits for it: it takes what others leave of the processor.
-const NICE: i32 = 19;
 /// Between two looks, and after a failure.
 const LOOK_EVERY_MS: i64 = 10_000;
 /// What a retirement weighs in its group, roughly.
@@ -29,10 +28,6 @@ pub(crate) type Ask<'a> = dyn FnMut(Change) -> Result<Done, Rejected> + 'a;
 /// The fourth thread: looks until the writer ends.
 pub(crate) fn run(shared: &Shared) {
     let _end = End { shared, thread: "growth" };
-    // Of this thread alone, on Linux.
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!(%error, "packing does not give way to other work");
-    }
     let mut at_ms = i64::MIN;
     while shared.outbox.wait_for_rows() {
         let now_ms = shared.clock.now_ms();

@@ -222,6 +222,45 @@ fn erased_content_is_found_in_no_raw_file() {
     assert_eq!((found.erased, found.problems), (5, Vec::new()));
 }
 
+/// Name and niceness of a thread.
+fn niceness(thread: &Path) -> Option<(String, i32)> {
+    let stat = fs::read_to_string(thread.join("stat")).ok()?;
+    let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+    // Field 19 of proc(5), of which the third comes first here.
+    Some((name.to_owned(), rest.split_whitespace().nth(16)?.parse().ok()?))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_makes_room_has_its_share_of_a_busy_processor() {
+    const LARGE: usize = 200_000;
+    let folder = tempfile::tempdir().unwrap();
+    let clock = ManualClock::new(T0);
+    let seams = Seams { clock: Arc::new(clock.clone()), ..seams() };
+    let (store, writer, _) = options(folder.path()).open(seams).unwrap();
+    let writing = writer.start(crate::Work::Threads).unwrap();
+    let large = |number| message(number, "inps").content(vec![7; LARGE].into()).change();
+    assert!(store.commit((1..=8).map(large).collect()).await.iter().all(Result::is_ok));
+    let settled = (1..=8).map(|sequence| settle(sequence, Outcome::HandedOver)).collect();
+    assert!(store.commit(settled).await.iter().all(Result::is_ok));
+    let journal = folder.path().join("store/journal");
+    let is_packed =
+        || fs::read_dir(&journal).unwrap().flatten().any(|entry| entry.path().extension() == Some("pack".as_ref()));
+    for number in 9..50_000 {
+        if is_packed() {
+            break;
+        }
+        clock.advance(10_000);
+        assert!(store.commit_one(message(number, "inps").change()).await.is_ok());
+    }
+    assert!(is_packed());
+    let threads: Vec<_> =
+        fs::read_dir("/proc/self/task").unwrap().flatten().filter_map(|task| niceness(&task.path())).collect();
+    let of = |name: &str| -> Vec<i32> { threads.iter().filter(|(of, _)| of == name).map(|(_, nice)| *nice).collect() };
+    let (growth, writers) = (of("tramite-growth"), of("tramite-store"));
+    assert!(!growth.is_empty() && growth.iter().all(|nice| writers.contains(nice)), "{threads:?}");
+    store.end(writing).await;
+}
+
 fn is_in(folder: &Path, needle: &[u8]) -> bool {
     fs::read_dir(folder).unwrap().any(|entry| {
         let path = entry.unwrap().path();
