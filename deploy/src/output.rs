@@ -54,6 +54,12 @@ impl Output {
         Self { json, terminal, colour: terminal && !refused && !json }
     }
 
+    /// For a file or a pipe, wherever the tests run.
+    #[cfg(test)]
+    pub(crate) const fn to_a_pipe() -> Self {
+        Self { json: false, terminal: false, colour: false }
+    }
+
     /// True when a program reads.
     pub(crate) fn is_json(self) -> bool {
         self.json

@@ -42,6 +42,12 @@ impl Promise {
         Ok(Some(Self { name, cuts, seed, dice: Dice::new(seed.wrapping_add(number << 32)) }))
     }
 
+    /// How many cuts it makes.
+    #[must_use]
+    pub const fn cuts(&self) -> u64 {
+        self.cuts
+    }
+
     /// Cuts for each network, one after the other.
     pub fn networks(&self, cuts_of_one: u64) -> impl Iterator<Item = u64> + use<> {
         let all = self.cuts;

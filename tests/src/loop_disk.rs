@@ -175,7 +175,7 @@ impl LoopDisk {
 
 /// Waits for one of the few places; it is given back when the file is closed.
 fn slot() -> Result<File> {
-    let locks = env::temp_dir().join("tramite-tests-disks");
+    let locks = env::temp_dir().join(format!("tramite-tests-disks-{}", rustix::process::geteuid().as_raw()));
     fs::create_dir_all(&locks)?;
     loop {
         for number in 0..SLOTS {

@@ -32,7 +32,7 @@ impl Port {
     /// When none of the range is free.
     pub fn reserve() -> Result<Self> {
         static NEXT: AtomicU16 = AtomicU16::new(0);
-        let locks = env::temp_dir().join("tramite-tests-ports");
+        let locks = env::temp_dir().join(format!("tramite-tests-ports-{}", rustix::process::geteuid().as_raw()));
         fs::create_dir_all(&locks)?;
         let start = u16::try_from(process::id() % u32::from(COUNT))?.wrapping_mul(7);
         for _ in 0..COUNT {

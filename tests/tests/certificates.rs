@@ -26,7 +26,7 @@ use tramite_tests::{
 /// A log line follows its cause at once; this is for a busy machine.
 const LINE_MAX: Duration = Duration::from_secs(10);
 /// Long enough for a running gateway to take up a list while it still holds.
-const LIST_ENDS: Duration = Duration::from_secs(6);
+const LIST_ENDS: Duration = Duration::from_secs(20);
 /// The promise of the design for a revoked peer.
 const CUT_MAX: Duration = Duration::from_secs(60);
 

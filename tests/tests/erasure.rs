@@ -40,7 +40,7 @@ const LENGTHS: [usize; 6] = [LARGE, SMALL, LARGE, SMALL, SMALL, LARGE];
 const LARGE: usize = 65_536 + 16;
 const SMALL: usize = 512 + 16;
 /// Long enough to be accepted, short enough to be waited for.
-const SOON_S: i64 = 4;
+const SOON_S: i64 = 12;
 /// No destructor runs, no buffer is flushed.
 const SIGKILL: i32 = 9;
 const SITUATION: &str = "qvx-situazione-8841-canarino";

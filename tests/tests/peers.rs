@@ -68,7 +68,9 @@ fn with_part(content: &[u8]) -> Draft {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_and_its_parts_are_for_its_audience_alone() -> Result<()> {
-    let (_network, [caritas, inps, comune]) = gateway_and(["caritas", "inps", "comune"], "").await?;
+    // Held for longer than this takes on a busy machine.
+    let names = ["caritas", "inps", "comune"];
+    let (_network, [caritas, inps, comune]) = gateway_and(names, "delivery = { lease_s = 120 }").await?;
     let content = random::<600>();
     let draft = with_part(&content);
     put(&caritas.peer, header(&draft, "inps", &content), &content).await?;

@@ -253,6 +253,7 @@ async fn what_may_not_be_read_is_not_said_to_be_missing() -> Result<()> {
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
     let program = folder.path().join("tramite");
     fs::copy(tokio::task::spawn_blocking(binary::path).await??, &program)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
     let (store, config) = (folder.path().join("store"), folder.path().join("gateway.toml"));
     fs::create_dir(&store)?;
     fs::set_permissions(&store, fs::Permissions::from_mode(0o700))?;
@@ -296,6 +297,7 @@ async fn a_store_with_a_file_that_may_not_be_read_is_not_said_to_be_damaged() ->
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
     let (program, data) = (folder.path().join("tramite"), folder.path().join("data"));
     fs::copy(tokio::task::spawn_blocking(binary::path).await??, &program)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
     fs::rename(network.gateway.folder.join("data"), &data)?;
     for file in ["journal/0000000000000001.seg", "outbox/db", "store.toml", "outbox/db", "outbox/0000000000000009.run"]
     {

@@ -237,7 +237,7 @@ fn hello_of_tls_1_2() -> Vec<u8> {
 #[tokio::test]
 async fn silent_peers_are_dropped_in_time_and_delay_nobody() {
     let mut stage = Stage::new();
-    let limits = Limits { handshake_ms: 300, first_bytes_ms: 300, ..Limits::default() };
+    let limits = Limits { handshake_ms: 3_000, first_bytes_ms: 3_000, ..Limits::default() };
     let mut echo = Echo::start(&mut stage, limits).await;
     let badge = Badge::of(&stage.bundle(Role::Institution, "inps"));
     let mut silent = Vec::new();

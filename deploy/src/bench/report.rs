@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn the_page_has_every_figure_beside_its_name_and_a_picture() {
-        let page = text(Output::new(false), &whole(), Some(Path::new("/kept/here")));
+        let page = text(Output::to_a_pipe(), &whole(), Some(Path::new("/kept/here")));
         let has = |name: &str, figures: &[&str]| {
             let line = page.lines().find(|line| line.contains(name));
             assert!(line.is_some_and(|line| figures.iter().all(|figure| line.contains(figure))), "{name} in\n{page}");

@@ -188,7 +188,7 @@ mod tests {
         };
         let timeline =
             vec![entry("SENT", "caritas"), entry("OPENED", ""), entry("DEAD_LETTERED", ""), entry("DISCARDED", "")];
-        let shown = page(&bo::Case { timeline, ..bo::Case::default() }, Output::new(false));
+        let shown = page(&bo::Case { timeline, ..bo::Case::default() }, Output::to_a_pipe());
         let way = |event: &str| shown.lines().find(|line| line.contains(event)).unwrap_or_default();
         assert!(way("SENT").contains("caritas → inps"), "{shown}");
         assert!(way("OPENED").contains("by inps"), "{shown}");

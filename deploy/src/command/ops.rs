@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn at_80_columns_what_is_to_be_done_is_still_seen() {
-        let (output, longest) = (Output::new(false), "citta-metropolitana".to_owned());
+        let (output, longest) = (Output::to_a_pipe(), "citta-metropolitana".to_owned());
         let attempt = ops::Attempt { reason: "RECIPIENT_KEY_UNKNOWN".into(), ..ops::Attempt::default() };
         let message = ops::Message {
             message_id: "01a217b6-3fbc-7d9e-9d6c-9ec3bffa1156".into(),
@@ -350,7 +350,7 @@ mod tests {
         let (institution, held_because) = ("inps".to_owned(), "maintenance until noon".to_owned());
         let held = ops::Queue { institution, held: true, held_because, ..ops::Queue::default() };
         let free = ops::Queue { institution: "caritas".to_owned(), ..ops::Queue::default() };
-        let shown = queues_page(&[free, held], Output::new(false));
+        let shown = queues_page(&[free, held], Output::to_a_pipe());
         assert!(shown.ends_with("\ninps is held: maintenance until noon"), "{shown}");
         assert_eq!(shown.matches("held:").count(), 1, "{shown}");
     }

@@ -6,7 +6,7 @@ const WORDS: [&str; 4] =
     ["0198f2a1-1111-7aaa-8bbb-cccccccccccc", "caritas → citta-metropolitana", "DEAD_LETTERED", "2026-01-02 03:04:05Z"];
 
 fn sheet() -> Sheet {
-    let mut sheet = Sheet::new(Output::new(false), &["message", "way", "state", "accepted"]).steps(&[
+    let mut sheet = Sheet::new(Output::to_a_pipe(), &["message", "way", "state", "accepted"]).steps(&[
         Step::Short(0, crate::output::short_id),
         Step::Short(3, crate::output::short_time),
         Step::Flow(1),

@@ -25,7 +25,8 @@ use anyhow::{Result, bail, ensure};
 
 use self::{
     guard::Without,
-    play::{number, play},
+    play::{number, play, play_on},
+    stage::Stage,
     world::Outcome,
 };
 
@@ -81,11 +82,14 @@ fn whatever_fails_nothing_is_lost_nothing_comes_twice_and_every_case_ends() -> R
 
 #[test]
 fn a_seed_played_again_does_the_same() -> Result<()> {
+    let stage = Stage::new()?;
     let traces = || {
         let mut traces = BTreeMap::new();
-        play(1..=AGAIN, Without::Nothing, |outcome| drop(traces.insert(outcome.seed, outcome.trace))).map(|()| traces)
+        let each = |outcome: Outcome| drop(traces.insert(outcome.seed, outcome.trace));
+        play_on(&stage, 1..=AGAIN, Without::Nothing, each);
+        traces
     };
-    let (first, again) = (traces()?, traces()?);
+    let (first, again) = (traces(), traces());
     for seed in 1..=AGAIN {
         let trace = &first[&seed];
         ensure!(!trace.is_empty(), "nothing happened in seed {seed}");
@@ -136,12 +140,14 @@ fn without_the_sync_of_its_parts_an_attachment_is_lost() -> Result<()> {
 
 #[test]
 fn a_seed_that_fails_fails_the_same_way_when_it_is_played_again() -> Result<()> {
+    let stage = Stage::new()?;
     let failures = || {
         let mut failures = BTreeMap::new();
         let each = |outcome: Outcome| drop(failures.insert(outcome.seed, (outcome.broken, outcome.trace)));
-        play(1..=TEETH, Without::Sync, each).map(|()| failures)
+        play_on(&stage, 1..=TEETH, Without::Sync, each);
+        failures
     };
-    let (first, again) = (failures()?, failures()?);
+    let (first, again) = (failures(), failures());
     let mut failed = 0;
     for seed in 1..=TEETH {
         let ((broken, trace), (broken_again, trace_again)) = (&first[&seed], &again[&seed]);

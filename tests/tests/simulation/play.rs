@@ -57,14 +57,19 @@ pub(crate) fn number(name: &str) -> Result<Option<u64>> {
 
 /// Plays the seeds, as many at once as there are processors, and gives each outcome as it comes.
 pub(crate) fn play(seeds: RangeInclusive<u64>, without: Without, each: impl FnMut(Outcome) + Send) -> Result<()> {
-    let stage = Stage::new()?;
+    play_on(&Stage::new()?, seeds, without, each);
+    Ok(())
+}
+
+/// The same on a given stage: what is played twice needs the same certificates, as signatures differ in their length.
+pub(crate) fn play_on(stage: &Stage, seeds: RangeInclusive<u64>, without: Without, each: impl FnMut(Outcome) + Send) {
     let (next, each) = (AtomicU64::new(*seeds.start()), Mutex::new((0_usize, each)));
     let one_after_another = || {
         while let seed = next.fetch_add(1, Ordering::SeqCst)
             && seed <= *seeds.end()
         {
             let outcome =
-                alone(&stage, seed, without).unwrap_or_else(|error| Outcome::failed(seed, format!("{error:#}")));
+                alone(stage, seed, without).unwrap_or_else(|error| Outcome::failed(seed, format!("{error:#}")));
             let (count, each) = &mut *each.lock().unwrap_or_else(PoisonError::into_inner);
             each(outcome);
             *count += 1;
@@ -78,7 +83,6 @@ pub(crate) fn play(seeds: RangeInclusive<u64>, without: Without, each: impl FnMu
             scope.spawn(one_after_another);
         }
     });
-    Ok(())
 }
 
 fn alone(stage: &Stage, seed: u64, without: Without) -> Result<Outcome> {

@@ -245,7 +245,7 @@ async fn what_makes_room_has_its_share_of_a_busy_processor() {
     let journal = folder.path().join("store/journal");
     let is_packed =
         || fs::read_dir(&journal).unwrap().flatten().any(|entry| entry.path().extension() == Some("pack".as_ref()));
-    for number in 9..50_000 {
+    for number in 9..1_000_000 {
         if is_packed() {
             break;
         }
