@@ -94,7 +94,9 @@ pub(crate) async fn run(asked: cli::Bench, output: &Output) -> Result<Exit, Fail
     live.end();
     if let Some(mut network) = network {
         // When the gateway has ended by itself, that is why everything else failed.
-        measured = if measured.is_err() { network.gateway.check().and(measured) } else { measured };
+        if measured.is_err() {
+            measured = network.gateway.check_ending().await.and(measured);
+        }
         network.end().await;
     }
     let kept = folder.end(asked.keep || (measured.is_err() && !stop.is_cancelled()));

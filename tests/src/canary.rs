@@ -3,7 +3,7 @@
 //! Knows nothing of what the bytes mean. A search that could not look is an error, never an "absent".
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -32,7 +32,11 @@ pub fn in_directory(directory: &Path, needles: &[(&str, Vec<u8>)]) -> Result<Vec
             if path.is_dir() {
                 folders.push(path);
             } else if path.is_file() {
-                let bytes = fs::read(&path)?;
+                let bytes = match fs::read(&path) {
+                    // Removed meanwhile: it holds nothing.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    read => read.with_context(|| path.display().to_string())?,
+                };
                 for (name, needle) in needles {
                     if holds(&bytes, needle) {
                         found.push((path.clone(), (*name).to_owned()));

@@ -21,6 +21,8 @@ use crate::failure::{Exit, Failure};
 
 /// So many lines of a log are shown when a process does not start.
 const LOG_LINES: usize = 5;
+/// One that is killed is gone within so long, also on a busy machine.
+const ENDING: Duration = Duration::from_millis(500);
 
 /// A running process.
 #[derive(Debug)]
@@ -74,6 +76,14 @@ impl Process {
             Ok(None) => Ok(()),
             Ok(Some(status)) => Err(self.ended(status)),
             Err(error) => Err(Failure::internal(format!("{} cannot be watched", self.name)).because(&error)),
+        }
+    }
+
+    /// The same, of one that may just be ending: its connections are gone before it is.
+    pub(crate) async fn check_ending(&mut self) -> Result<(), Failure> {
+        match timeout(ENDING, self.child.wait()).await {
+            Ok(Ok(status)) => Err(self.ended(status)),
+            Ok(Err(_)) | Err(_) => self.check(),
         }
     }
 
