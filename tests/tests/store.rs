@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::{process::Command, time::timeout};
 use tramite_proto::pb::{
     operations::v1::ListMessagesRequest,
@@ -16,7 +17,7 @@ use tramite_proto::pb::{
 };
 use tramite_tests::{
     attack::{gateway_and, join},
-    binary,
+    binary, component,
     damage::{self, Tail},
     forge::{Draft, receipt},
     network::{Network, PATIENCE},
@@ -207,6 +208,26 @@ fn is_root() -> Result<bool> {
     Ok(root)
 }
 
+/// A folder with the program, in which another account may run it; without one it says why the test is skipped.
+async fn for_others() -> Result<Option<(TempDir, PathBuf)>> {
+    if !is_root()? {
+        return Ok(None);
+    }
+    let folder = tempfile::tempdir()?;
+    // Its temporary files, too.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
+    let program = folder.path().join("tramite");
+    fs::copy(tokio::task::spawn_blocking(binary::path).await??, &program)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    match Command::new(&program).arg("--version").current_dir("/").uid(NOBODY).output().await {
+        Ok(_) => Ok(Some((folder, program))),
+        Err(why) => {
+            let what = "a folder for temporary files (TMPDIR) in which another account may run a program";
+            component::missing(what, &why.to_string()).map(|()| None)
+        }
+    }
+}
+
 /// What is in a folder, with owner, length and time.
 fn listed(folder: &Path) -> Result<Vec<(PathBuf, u32, u64, i64)>> {
     let mut files = Vec::new();
@@ -246,14 +267,7 @@ async fn only_its_owner_makes_an_outbox_anew() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_may_not_be_read_is_not_said_to_be_missing() -> Result<()> {
-    if !is_root()? {
-        return Ok(());
-    }
-    let folder = tempfile::tempdir()?;
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-    let program = folder.path().join("tramite");
-    fs::copy(tokio::task::spawn_blocking(binary::path).await??, &program)?;
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    let Some((folder, program)) = for_others().await? else { return Ok(()) };
     let (store, config) = (folder.path().join("store"), folder.path().join("gateway.toml"));
     fs::create_dir(&store)?;
     fs::set_permissions(&store, fs::Permissions::from_mode(0o700))?;
@@ -288,16 +302,9 @@ fn give(path: &Path, owner: u32) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_with_a_file_that_may_not_be_read_is_not_said_to_be_damaged() -> Result<()> {
-    if !is_root()? {
-        return Ok(());
-    }
+    let Some((folder, program)) = for_others().await? else { return Ok(()) };
     let (network, _) = stopped().await?;
-    let folder = tempfile::tempdir()?;
-    // Its temporary files, too.
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
-    let (program, data) = (folder.path().join("tramite"), folder.path().join("data"));
-    fs::copy(tokio::task::spawn_blocking(binary::path).await??, &program)?;
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    let data = folder.path().join("data");
     fs::rename(network.gateway.folder.join("data"), &data)?;
     for file in ["journal/0000000000000001.seg", "outbox/db", "store.toml", "outbox/db", "outbox/0000000000000009.run"]
     {
