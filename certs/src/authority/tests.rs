@@ -44,8 +44,8 @@ fn private_files_are_private_from_the_beginning() {
             let path = entry.unwrap().path();
             let private = path.extension().is_some_and(|extension| extension == "key" || extension == "jsonl");
             // What is public is as readable as this account makes its files.
-            let kept_from_others = if private { 0o177 } else { 0o133 };
-            assert_eq!(mode(&path) & kept_from_others, 0, "{}", path.display());
+            let (mode, most) = (mode(&path), if private { 0o600 } else { 0o644 });
+            assert_eq!((mode & 0o600, mode & !most), (0o600, 0), "{}", path.display());
             keys += usize::from(private);
         }
     }
